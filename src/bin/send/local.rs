@@ -1,0 +1,54 @@
+//! `send` without `--server`: a receiver in this very process, on a socket that no one else can
+//! reach.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context as _, ensure};
+use parallel_transfer::client::{self, Remote};
+use parallel_transfer::net::Listener;
+use parallel_transfer::net::dial::Dialer;
+use parallel_transfer::path::Escaped;
+use parallel_transfer::progress::Progress;
+use parallel_transfer::server::{self, Config};
+use parallel_transfer::stop::Stop;
+use parallel_transfer::store::Store;
+
+use crate::args::Args;
+
+/// Copies `--file` to `--remote_dir` on this machine; says in `landed` where that is.
+pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    let target = Path::new(&args.remote_dir);
+    let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
+    let shown = Escaped::path(target);
+    ensure!(
+        !client::lands_in_itself(&args.file, target).with_context(|| format!("can't send '{}'", Escaped::path(&args.file)))?,
+        "'{shown}' is where '{}' is: it can't be copied onto or into itself",
+        Escaped::path(&args.file)
+    );
+    fs::create_dir_all(target).with_context(|| format!("can't make folder '{shown}'"))?;
+    let store = Store::open(target).with_context(|| format!("can't write below '{shown}'"))?;
+    *landed = Escaped::path(store.path()).to_string();
+
+    let private = tempfile::Builder::new().prefix("send-").permissions(Permissions::from_mode(0o700)).tempdir()?;
+    let socket = private.path().join("socket");
+    let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
+    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"/")?);
+    // One process owns what is written.
+    job.program = None;
+    let config = Config::new(store.path().to_path_buf());
+    let served = Stop::new()?;
+    thread::scope(|scope| {
+        let receiver = thread::Builder::new()
+            .name("receiver".to_owned())
+            .spawn_scoped(scope, || server::serve(&listener, &store, &config, &served))?;
+        let result = crate::start(&job, landed, progress, stop);
+        served.ask();
+        match receiver.join() {
+            Ok(served) => result.and(served.map(drop).context("the receiving side failed")),
+            Err(_) => result.and(Err(anyhow::anyhow!("the receiving side failed"))),
+        }
+    })
+}

@@ -1,0 +1,283 @@
+//! Makes folders and files at the receiver before anything is written to them, and queues the files.
+//!
+//! One name a frame, many frames a write: v1 answers a list with one byte, which would not say
+//! which name failed. All goes over one connection, whose order keeps folders before their contents.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, TryRecvError};
+
+use super::Remote;
+use super::live::{Live, Registered};
+use super::plan::Sending;
+use super::queue::Queue;
+use super::worker::wire_name;
+use crate::entry::{Entry, Kind};
+use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX};
+use crate::net::Stream;
+use crate::net::dial::Dialer;
+use crate::path::Escaped;
+use crate::progress::Progress;
+use crate::protocol::v1;
+use crate::pump::Outbox;
+use crate::stop::Stop;
+
+/// The control connection of a transfer.
+pub(super) struct Creator<'a> {
+    pub(super) remote: &'a Remote,
+    pub(super) dialer: &'a Dialer,
+    pub(super) queue: &'a Queue<'a>,
+    pub(super) progress: &'a Progress,
+    pub(super) live: &'a Live,
+    pub(super) stop: &'a Stop,
+}
+
+/// What a frame that is not answered yet asked for.
+enum Asked {
+    /// The remote folder itself.
+    Top,
+    Entry(Entry),
+}
+
+/// The connection and what it was asked.
+struct Line<'a> {
+    stream: Registered<'a>,
+    outbox: Outbox,
+    asked: VecDeque<Asked>,
+}
+
+impl Creator<'_> {
+    /// Creates all entries that come, and queues the files that are not empty.
+    ///
+    /// # Errors
+    /// The remote folder can't be made, the receiver can't be reached any more, or it answers what
+    /// no v1 receiver answers.
+    pub(super) fn run(&self, stream: Stream, entries: &Receiver<Entry>) -> anyhow::Result<()> {
+        let mut line = Line { stream: self.live.register(stream), outbox: Outbox::default(), asked: VecDeque::new() };
+        line.asked.push_back(Asked::Top);
+        let mut closes_in_a_row = 0;
+        let mut result = self.send_all(&mut line);
+        loop {
+            result = match result.and_then(|()| self.work(&mut line, entries, &mut closes_in_a_row)) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Broken(error)) if self.stop.is_asked() => return Err(error.into()),
+                Err(Trouble::Broken(error)) => {
+                    tracing::debug!("the control connection to {} broke: {error}", self.dialer);
+                    self.progress.lost_connections.add(1);
+                    closes_in_a_row += 1;
+                    if closes_in_a_row >= CHUNK_TRIES_MAX {
+                        return Err(anyhow::Error::from(error)
+                            .context(format!("the receiver at {} closes every connection", self.dialer)));
+                    }
+                    let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
+                    self.progress.connections.add(1);
+                    line.stream = self.live.register(stream);
+                    line.outbox = Outbox::default();
+                    self.send_all(&mut line)
+                }
+            };
+        }
+    }
+
+    /// Asks again for all that was not answered.
+    fn send_all(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
+        for asked in &line.asked {
+            put(&self.frame(asked), &mut line.outbox, &mut line.stream)?;
+        }
+        Ok(())
+    }
+
+    fn work(&self, line: &mut Line<'_>, entries: &Receiver<Entry>, closes_in_a_row: &mut u8) -> Result<(), Trouble> {
+        loop {
+            let next = if line.asked.is_empty() {
+                match entries.recv() {
+                    Ok(entry) => Some(entry),
+                    Err(_) => return Ok(()),
+                }
+            } else if line.asked.len() < CREATE_FRAMES_MAX {
+                match entries.try_recv() {
+                    Ok(entry) => Some(entry),
+                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+                }
+            } else {
+                None
+            };
+            let has_next = next.is_some();
+            if let Some(entry) = next {
+                if self.is_fit(&entry) {
+                    let asked = Asked::Entry(entry);
+                    let frame = self.frame(&asked);
+                    // In its place before it is sent: what breaks half-way is asked again.
+                    line.asked.push_back(asked);
+                    put(&frame, &mut line.outbox, &mut line.stream)?;
+                }
+                if line.outbox.waiting_len() < CREATE_FLUSH_LEN {
+                    continue;
+                }
+            }
+            line.outbox.flush(&mut *line.stream)?;
+            let mut answers = [0; CREATE_FRAMES_MAX];
+            let len = if has_next { line.stream.read_available(&mut answers)? } else { Some(line.stream.read(&mut answers)?) };
+            let Some(len) = len else { continue };
+            if len == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            *closes_in_a_row = 0;
+            if !self.take_answers(line, &answers[..len])? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the answers to the oldest frames; false when nothing more is to be done.
+    fn take_answers(&self, line: &mut Line<'_>, answers: &[u8]) -> Result<bool, Trouble> {
+        for (at, &answer) in answers.iter().enumerate() {
+            match self.take_answer(line, answer)? {
+                After::More => {}
+                After::Parents => {
+                    self.make_parents(line, answers.len() - at - 1)?;
+                    self.send_all(line)?;
+                    break;
+                }
+                After::Nothing => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Can v1 carry this entry? If not, it is left out.
+    fn is_fit(&self, entry: &Entry) -> bool {
+        let name = wire_name(&self.remote.prefix, &entry.path);
+        let reason = match entry.kind {
+            _ if name.contains(&b'\n') => "its name has a line feed in it, which protocol v1 can't carry".to_owned(),
+            _ if !v1::can_list(&name) => "its name is not UTF-8, which protocol v1 can't carry".to_owned(),
+            _ if name.len() > WIRE_NAME_LEN_MAX => "its path is too long for protocol v1".to_owned(),
+            Kind::File(identity) if !v1::can_write(identity.size) => {
+                format!("it has more than the {WRITE_NUMBER_MAX} bytes that protocol v1 can carry")
+            }
+            _ => return true,
+        };
+        super::leave_out(self.progress, &entry.path, &format!("left out: {reason}"));
+        false
+    }
+
+    fn frame(&self, asked: &Asked) -> Vec<u8> {
+        let mut frame = Vec::new();
+        match asked {
+            Asked::Top => v1::encode_make_directory(&mut frame, &self.remote.directory),
+            Asked::Entry(entry) => {
+                let name = wire_name(&self.remote.prefix, &entry.path);
+                match entry.kind {
+                    Kind::Directory => v1::encode_make_directory(&mut frame, &name),
+                    Kind::File(_) => v1::encode_create_file(&mut frame, &name),
+                }
+            }
+        }
+        frame
+    }
+
+    /// Takes the answer to the oldest frame.
+    fn take_answer(&self, line: &mut Line<'_>, answer: u8) -> Result<After, Trouble> {
+        let asked = match (line.asked.pop_front(), answer) {
+            (Some(asked), v1::DONE | v1::FAILED) => asked,
+            _ => return Err(Trouble::Fatal(self.no_v1(answer))),
+        };
+        match asked {
+            Asked::Top if answer == v1::FAILED => return Ok(After::Parents),
+            Asked::Top => {}
+            Asked::Entry(entry) if answer == v1::FAILED => {
+                super::leave_out(self.progress, &entry.path, "could not be created by the receiver, whose log says why");
+            }
+            Asked::Entry(Entry { path, kind }) => match kind {
+                Kind::Directory => self.progress.done_directories.add(1),
+                Kind::File(identity) if identity.size == 0 => self.progress.done_files.add(1),
+                Kind::File(identity) => {
+                    if !self.queue.push(Sending::new(path, identity)) {
+                        return Ok(After::Nothing);
+                    }
+                }
+            },
+        }
+        Ok(After::More)
+    }
+
+    /// Makes the remote folder by making what is above it first: a receiver may make one level at a
+    /// time. From the bottom up, so that nothing is made above what is there. `answered` of the
+    /// answers to what was asked since are here already.
+    fn make_parents(&self, line: &mut Line<'_>, answered: usize) -> Result<(), Trouble> {
+        // All that was asked after it failed for want of it.
+        line.outbox.flush(&mut *line.stream)?;
+        for _ in answered..line.asked.len() {
+            self.read_answer(line)?;
+        }
+        let directory = &self.remote.directory;
+        let slashes = (1..directory.len()).rev().filter(|&at| directory[at] == b'/' && at + 1 < directory.len());
+        let mut missing = vec![&directory[..]];
+        for slash in slashes {
+            let above = &directory[..slash];
+            if self.make_one(line, above)? {
+                break;
+            }
+            missing.push(above);
+        }
+        while let Some(directory) = missing.pop() {
+            if !self.make_one(line, directory)? {
+                let shown = Escaped(directory);
+                return Err(Trouble::Fatal(anyhow::anyhow!("the receiver can't make folder '{shown}': its log says why")));
+            }
+        }
+        Ok(())
+    }
+
+    fn make_one(&self, line: &mut Line<'_>, directory: &[u8]) -> Result<bool, Trouble> {
+        let mut frame = Vec::new();
+        v1::encode_make_directory(&mut frame, directory);
+        put(&frame, &mut line.outbox, &mut line.stream)?;
+        line.outbox.flush(&mut *line.stream)?;
+        Ok(self.read_answer(line)? == v1::DONE)
+    }
+
+    fn read_answer(&self, line: &mut Line<'_>) -> Result<u8, Trouble> {
+        let mut answer = [0];
+        line.stream.read_exact(&mut answer)?;
+        match answer {
+            [answer @ (v1::DONE | v1::FAILED)] => Ok(answer),
+            [other] => Err(Trouble::Fatal(self.no_v1(other))),
+        }
+    }
+
+    fn no_v1(&self, answer: u8) -> anyhow::Error {
+        anyhow::anyhow!("{} answers with byte {answer:#04x}: it is no receiver of protocol v1", self.dialer)
+    }
+}
+
+/// What is to be done after an answer.
+enum After {
+    /// What comes next.
+    More,
+    /// What is above the remote folder, and then all again.
+    Parents,
+    /// Nothing at all: the run is over.
+    Nothing,
+}
+
+/// Why work on the control connection ended.
+enum Trouble {
+    /// The stream failed: another may do.
+    Broken(io::Error),
+    /// Nothing will do.
+    Fatal(anyhow::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+fn put(frame: &[u8], outbox: &mut Outbox, stream: &mut Stream) -> io::Result<()> {
+    outbox.put(stream, frame)
+}

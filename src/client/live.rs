@@ -1,0 +1,74 @@
+//! The streams in use, so that all can be shut down at once when the run is to stop.
+
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::net::Stream;
+
+/// All streams of a run.
+#[derive(Debug, Default)]
+pub(super) struct Live(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    streams: HashMap<u64, Stream>,
+    next: u64,
+    shut: bool,
+}
+
+/// A stream that is known to [`Live`] until it is dropped.
+#[derive(Debug)]
+pub(super) struct Registered<'a> {
+    stream: Stream,
+    number: u64,
+    live: &'a Live,
+}
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a stream; one that comes too late is shut down at once.
+    pub(super) fn register(&self, stream: Stream) -> Registered<'_> {
+        let mut state = self.lock();
+        if state.shut {
+            stream.shutdown(Shutdown::Both);
+        }
+        let number = state.next;
+        state.next += 1;
+        state.streams.insert(number, stream.clone());
+        Registered { stream, number, live: self }
+    }
+
+    /// Shuts down all streams, those to come included.
+    pub(super) fn shut_down(&self) {
+        let mut state = self.lock();
+        state.shut = true;
+        for stream in state.streams.values() {
+            stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.live.lock().streams.remove(&self.number);
+    }
+}
+
+impl Deref for Registered<'_> {
+    type Target = Stream;
+
+    fn deref(&self) -> &Stream {
+        &self.stream
+    }
+}
+
+impl DerefMut for Registered<'_> {
+    fn deref_mut(&mut self) -> &mut Stream {
+        &mut self.stream
+    }
+}

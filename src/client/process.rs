@@ -1,0 +1,328 @@
+//! Worker processes: started from this program's own file, fed with headers of writes over a pipe.
+//!
+//! The child ends when its standard input does. So it ends with its parent, however that ends.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::live::Live;
+use super::plan::{Chunk, Sending};
+use super::queue::{Outcome, Queue, Taken, Wait};
+use super::source::Source;
+use super::worker::Worker;
+use crate::limits::{CHILD_CHUNKS_MAX, PIPE_FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
+use crate::net::dial::Dialer;
+use crate::progress::Progress;
+use crate::protocol::v2::{self, Frame, Reply, Setup, Status};
+use crate::pump::Inbox;
+use crate::stop::Stop;
+
+/// A child process, and what it holds.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    /// Bytes of chunks that a child may hold before it gets no more.
+    held_bytes_max: u64,
+    held_max: usize,
+    held: Mutex<Held>,
+    /// Something was answered, or nothing will be any more.
+    answered: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    chunks: HashMap<u32, Chunk>,
+    bytes: u64,
+    next_ticket: u32,
+    gone: bool,
+}
+
+impl Process {
+    /// Starts a child that works as `setup` says. It gets as much work ahead as keeps its threads
+    /// busy at chunks of `length` bytes.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub(super) fn start(program: &Path, setup: Setup, length: u64) -> anyhow::Result<Self> {
+        let threads = u64::from(setup.thread_num);
+        let mut child = Command::new(program)
+            .arg("--worker")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // A signal from the terminal is for the parent to handle.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("can't start '{}' as a worker process", program.display()))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let held_max = CHILD_CHUNKS_MAX.min(WINDOW_FRAMES_MAX.saturating_mul(setup.thread_num as usize));
+        let mut process = Self {
+            child,
+            stdin,
+            stdout,
+            held_bytes_max: threads.saturating_mul(length),
+            held_max,
+            held: Mutex::default(),
+            answered: Condvar::new(),
+        };
+        let mut bytes = Vec::new();
+        v2::encode(&mut bytes, &Frame::Setup(setup));
+        match process.stdin.as_mut().map(|stdin| stdin.write_all(&bytes)) {
+            Some(Ok(())) => Ok(process),
+            _ => bail!("a worker process ended as soon as it was started"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Feeds the child from the queue until there is nothing more to do, or it is gone. What it did
+    /// not confirm goes back to the queue.
+    ///
+    /// # Errors
+    /// The child can't reach the receiver any more.
+    pub(super) fn feed(mut self, queue: &Queue<'_>) -> Result<(), String> {
+        let (stdin, stdout) = (self.stdin.take(), self.stdout.take());
+        let listened = thread::scope(|scope| {
+            let listener = thread::Builder::new().name("replies".to_owned()).spawn_scoped(scope, || {
+                let listened = stdout.map_or(Ok(()), |stdout| self.listen(stdout, queue));
+                self.lock().gone = true;
+                self.answered.notify_all();
+                listened
+            });
+            let handed_out = stdin.map_or(Ok(()), |stdin| self.hand_out(stdin, queue));
+            if let Err(error) = handed_out {
+                tracing::debug!("a worker process takes no more work: {error}");
+            }
+            // Its input has ended: it ends, and so does its output.
+            match listener.map(thread::ScopedJoinHandle::join) {
+                Ok(Ok(listened)) => listened,
+                _ => Err(Farewell::Broken("it can't be listened to".to_owned())),
+            }
+        });
+        let left: Vec<_> = self.lock().chunks.drain().map(|(_, chunk)| (chunk, Outcome::Lost)).collect();
+        if !left.is_empty() && !queue.is_finished() {
+            tracing::warn!("a worker process ended early: {} chunks that it held are sent by others", left.len());
+        }
+        // It has nothing left to do, or nothing that it does counts any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        queue.settle(left);
+        match listened {
+            Ok(()) => Ok(()),
+            Err(Farewell::GaveUp(why)) => Err(why),
+            Err(Farewell::Broken(why)) => {
+                tracing::warn!("a worker process is given up: {why}");
+                Ok(())
+            }
+        }
+    }
+
+    fn hand_out(&self, mut stdin: ChildStdin, queue: &Queue<'_>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        loop {
+            let mut held = self.lock();
+            while !held.gone && (held.bytes >= self.held_bytes_max || held.chunks.len() >= self.held_max) {
+                held = self.answered.wait(held).unwrap_or_else(PoisonError::into_inner);
+            }
+            let gone = held.gone;
+            drop(held);
+            if gone {
+                return Ok(());
+            }
+            let Some(chunk) = queue.take() else { return Ok(()) };
+            bytes.clear();
+            let mut held = self.lock();
+            held.put(&mut bytes, chunk);
+            // Small chunks go in company.
+            while held.bytes < self.held_bytes_max && held.chunks.len() < self.held_max && bytes.len() < PIPE_WRITE_LEN {
+                let Taken::Chunk(chunk) = queue.try_take() else { break };
+                held.put(&mut bytes, chunk);
+            }
+            drop(held);
+            stdin.write_all(&bytes)?;
+        }
+    }
+
+    fn listen(&self, mut stdout: ChildStdout, queue: &Queue<'_>) -> Result<(), Farewell> {
+        let mut inbox = Inbox::default();
+        loop {
+            let mut outcomes = Vec::new();
+            while let Some((frame, len)) = v2::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
+                inbox.consume(len);
+                let Frame::Reply(Reply { ticket, status, reason }) = frame else {
+                    return Err(Farewell::Broken("it speaks out of turn".to_owned()));
+                };
+                let outcome = match status {
+                    Status::Confirmed => Outcome::Confirmed,
+                    Status::Mismatched => Outcome::Mismatched,
+                    Status::Refused => Outcome::Refused(reason),
+                    Status::Lost => Outcome::Lost,
+                    Status::SourceFailed => Outcome::SourceFailed(reason),
+                    Status::GaveUp => return Err(Farewell::GaveUp(reason)),
+                };
+                let mut held = self.lock();
+                let Some(chunk) = held.chunks.remove(&ticket) else {
+                    return Err(Farewell::Broken("it answers what it was not asked".to_owned()));
+                };
+                held.bytes = held.bytes.saturating_sub(chunk.bytes());
+                outcomes.push((chunk, outcome));
+            }
+            if !outcomes.is_empty() {
+                self.answered.notify_all();
+                queue.settle(outcomes);
+            }
+            match inbox.fill(&mut stdout, 2 * PIPE_FRAME_LEN_MAX) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Farewell::Broken(error.to_string())),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Held {
+    /// Takes a chunk into what the child holds, and adds its header to `bytes`.
+    fn put(&mut self, bytes: &mut Vec<u8>, chunk: Chunk) {
+        let ticket = self.next_ticket;
+        self.next_ticket = ticket.wrapping_add(1);
+        let write = v2::Write {
+            ticket,
+            alone: chunk.tries > 0,
+            path: chunk.file.path.clone(),
+            identity: chunk.file.identity,
+            range: chunk.range.clone(),
+        };
+        v2::encode(bytes, &Frame::Write(write));
+        self.bytes = self.bytes.saturating_add(chunk.bytes());
+        self.chunks.insert(ticket, chunk);
+    }
+}
+
+/// Why a child is not listened to any more.
+enum Farewell {
+    /// It can't reach the receiver.
+    GaveUp(String),
+    /// It is not what it should be.
+    Broken(String),
+}
+
+/// The next frame from a pipe; `None` at its end.
+fn next_frame(inbox: &mut Inbox, pipe: &mut impl io::Read) -> anyhow::Result<Option<Frame>> {
+    loop {
+        if let Some((frame, len)) = v2::decode(inbox.bytes())? {
+            inbox.consume(len);
+            return Ok(Some(frame));
+        }
+        match inbox.fill(pipe, 2 * PIPE_FRAME_LEN_MAX) {
+            Ok(0) if inbox.bytes().is_empty() => return Ok(None),
+            Ok(0) => bail!("the pipe ended in the middle of a frame"),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            filled => filled.map(drop)?,
+        }
+    }
+}
+
+/// What a child process does, from its start to the end of its input: sends what it is told to and
+/// answers what became of it.
+///
+/// # Errors
+/// The input is not a parent's, or the parent is gone.
+pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) -> anyhow::Result<()> {
+    let mut inbox = Inbox::default();
+    let Some(Frame::Setup(setup)) = next_frame(&mut inbox, input)? else { bail!("no work was handed over") };
+    let source = Source { top: PathBuf::from(OsString::from_vec(setup.source)) };
+    let (stall, retry_for) = (Duration::from_millis(setup.stall_ms), Duration::from_millis(setup.retry_ms));
+    let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for);
+    let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
+    let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
+    let idle = AtomicU32::new(0);
+    let take = |wait| match wait {
+        Wait::No => chunks.try_recv().map_or(Taken::Nothing, Taken::Chunk),
+        Wait::Yes => {
+            idle.fetch_add(1, Ordering::SeqCst);
+            let chunk = chunks.recv();
+            idle.fetch_sub(1, Ordering::SeqCst);
+            chunk.map_or(Taken::Finished, Taken::Chunk)
+        }
+    };
+    let output = Mutex::new(output);
+    let report = |outcomes: Vec<(Chunk, Outcome)>| report_to_parent(&output, outcomes);
+    let worker = Worker {
+        source: &source,
+        name_prefix: &setup.name_prefix,
+        dialer: &dialer,
+        take: &take,
+        report: &report,
+        progress: &progress,
+        live: &live,
+        stop: &stop,
+    };
+    thread::scope(|scope| {
+        let mut started = 0;
+        let mut serve = || {
+            while let Some(frame) = next_frame(&mut inbox, input)? {
+                let Frame::Write(write) = frame else { bail!("the parent speaks out of turn") };
+                let file = Arc::new(Sending::new(write.path, write.identity));
+                give.send(Chunk { file, range: write.range, tries: u8::from(write.alone), ticket: write.ticket })?;
+                if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
+                    let work = || {
+                        if let Err(error) = worker.run() {
+                            // The parent ends this process then.
+                            put_reply(&output, &Reply { ticket: 0, status: Status::GaveUp, reason: format!("{error:#}") });
+                        }
+                    };
+                    thread::Builder::new().name(format!("w{started}")).spawn_scoped(scope, work)?;
+                    started += 1;
+                }
+            }
+            Ok(())
+        };
+        let served = serve();
+        // Whatever is under way now, nobody waits for it any more.
+        drop(give);
+        stop.ask();
+        live.shut_down();
+        served
+    })
+}
+
+fn report_to_parent(output: &Mutex<impl io::Write>, outcomes: Vec<(Chunk, Outcome)>) {
+    let mut bytes = Vec::new();
+    for (chunk, outcome) in outcomes {
+        let (status, reason) = match outcome {
+            Outcome::Confirmed => (Status::Confirmed, String::new()),
+            Outcome::Mismatched => (Status::Mismatched, String::new()),
+            Outcome::Refused(why) => (Status::Refused, why),
+            Outcome::Lost => (Status::Lost, String::new()),
+            Outcome::SourceFailed(why) => (Status::SourceFailed, why),
+        };
+        v2::encode(&mut bytes, &Frame::Reply(Reply { ticket: chunk.ticket, status, reason }));
+    }
+    write_out(output, &bytes);
+}
+
+fn put_reply(output: &Mutex<impl io::Write>, reply: &Reply) {
+    let mut bytes = Vec::new();
+    v2::encode(&mut bytes, &Frame::Reply(reply.clone()));
+    write_out(output, &bytes);
+}
+
+fn write_out(output: &Mutex<impl io::Write>, bytes: &[u8]) {
+    let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    // A parent that is gone is noticed at the end of the input.
+    let _ = output.write_all(bytes).and_then(|()| output.flush());
+}

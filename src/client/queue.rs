@@ -1,0 +1,447 @@
+//! Chunks waiting and in flight, and what became of each. All workers pull from here, so a slow
+//! one takes less; whoever fails gives back what it held.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::plan::{Chunk, Rest, Sending};
+use crate::limits::{CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX};
+use crate::path::RemotePath;
+use crate::progress::Progress;
+
+/// Files waiting at which one who waits for room is told that there is some.
+const QUEUE_FILES_LOW: usize = QUEUE_FILES_MAX / 4 * 3;
+
+/// What became of a chunk that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The receiver has it.
+    Confirmed,
+    /// The receiver's digest is another one.
+    Mismatched,
+    /// The receiver closed the connection where the answer was due.
+    Refused(String),
+    /// The connection broke, for reasons of its own.
+    Lost,
+    /// The source can't be read, or is no longer what it was: why.
+    SourceFailed(String),
+}
+
+/// Is it worth waiting for a chunk?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Yes: there is nothing else to do.
+    Yes,
+    /// No: there are answers to look for.
+    No,
+}
+
+/// What was found when a chunk was to be taken.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Work.
+    Chunk(Chunk),
+    /// Nothing now.
+    Nothing,
+    /// Nothing ever again.
+    Finished,
+}
+
+/// What the one who starts workers waits for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// More waits than the workers that there are can soon do.
+    Backlog,
+    /// There is work, and the last worker gave up: why.
+    Abandoned(String),
+    /// All is done, or nothing more is to be done.
+    Finished,
+}
+
+/// The queue of one transfer.
+#[derive(Debug)]
+pub(super) struct Queue<'a> {
+    length: u64,
+    progress: &'a Progress,
+    state: Mutex<State>,
+    /// There is work, or there never will be.
+    work: Condvar,
+    /// There is room.
+    room: Condvar,
+    /// Something for the one who starts workers.
+    event: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    again: VecDeque<Chunk>,
+    rests: VecDeque<Rest>,
+    /// Bytes of work in `again` and `rests`.
+    waiting_work: u64,
+    in_flight: usize,
+    /// Workers, and how many of them wait for work.
+    workers: usize,
+    idle: usize,
+    /// Why the last worker that gave up did.
+    gave_up: Option<String>,
+    /// No more files will come.
+    closed: bool,
+    /// Nothing more is to be done.
+    aborted: bool,
+    refused_in_a_row: u32,
+    last_refusal: String,
+}
+
+impl State {
+    fn is_finished(&self) -> bool {
+        self.aborted || (self.closed && self.in_flight == 0 && self.again.is_empty() && self.rests.is_empty())
+    }
+}
+
+impl<'a> Queue<'a> {
+    /// An empty queue that hands out chunks of at most `length` bytes.
+    #[must_use]
+    pub(super) fn new(length: u64, progress: &'a Progress) -> Self {
+        let new = Condvar::new;
+        Self { length: length.max(1), progress, state: Mutex::default(), work: new(), room: new(), event: new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a file, waiting while the queue is full; false when nothing more is to be done.
+    pub(super) fn push(&self, file: Sending) -> bool {
+        let mut state = self.lock();
+        while state.rests.len() >= QUEUE_FILES_MAX && !state.aborted {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.aborted {
+            return false;
+        }
+        let rest = Rest::all_of(file);
+        state.waiting_work = state.waiting_work.saturating_add(rest.work(self.length));
+        state.rests.push_back(rest);
+        self.announce(&state);
+        true
+    }
+
+    fn announce(&self, state: &State) {
+        if state.is_finished() {
+            self.wake_all();
+        } else if state.idle > 0 {
+            self.work.notify_one();
+        } else {
+            self.event.notify_one();
+        }
+    }
+
+    fn wake_all(&self) {
+        self.work.notify_all();
+        self.room.notify_all();
+        self.event.notify_all();
+    }
+
+    /// Says that no more files will come.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.announce(&state);
+    }
+
+    /// Ends everything: nothing is handed out any more.
+    pub(super) fn abort(&self) {
+        self.lock().aborted = true;
+        self.wake_all();
+    }
+
+    /// Takes a chunk, waiting for one; `None` when there will be none.
+    pub(super) fn take(&self) -> Option<Chunk> {
+        let mut state = self.lock();
+        loop {
+            match self.pop(&mut state) {
+                Taken::Chunk(chunk) => return Some(chunk),
+                Taken::Finished => return None,
+                Taken::Nothing => {
+                    state.idle += 1;
+                    state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.idle -= 1;
+                }
+            }
+        }
+    }
+
+    /// Is nothing more to be done?
+    #[must_use]
+    pub(super) fn is_finished(&self) -> bool {
+        self.lock().is_finished()
+    }
+
+    /// Takes a chunk if there is one.
+    pub(super) fn try_take(&self) -> Taken {
+        self.pop(&mut self.lock())
+    }
+
+    fn pop(&self, state: &mut State) -> Taken {
+        if state.is_finished() {
+            return Taken::Finished;
+        }
+        let Some(chunk) = self.pop_fresh(state).or_else(|| pop_again(state)) else {
+            // What was left was of files that failed.
+            if state.is_finished() {
+                self.wake_all();
+                return Taken::Finished;
+            }
+            return Taken::Nothing;
+        };
+        state.in_flight += 1;
+        // One wake-up was perhaps all there was for several chunks of one file.
+        if state.idle > 0 && !(state.rests.is_empty() && state.again.is_empty()) {
+            self.work.notify_one();
+        }
+        Taken::Chunk(chunk)
+    }
+
+    fn pop_fresh(&self, state: &mut State) -> Option<Chunk> {
+        while let Some(rest) = state.rests.front_mut() {
+            let before = rest.work(self.length);
+            let chunk = if rest.file.has_failed() { None } else { rest.cut(self.length) };
+            let after = if chunk.is_some() { rest.work(self.length) } else { 0 };
+            state.waiting_work = state.waiting_work.saturating_sub(before - after);
+            if after == 0 {
+                state.rests.pop_front();
+                if state.rests.len() == QUEUE_FILES_LOW {
+                    self.room.notify_all();
+                }
+            }
+            if chunk.is_some() {
+                return chunk;
+            }
+        }
+        None
+    }
+
+    /// Says what became of chunks that were taken.
+    pub(super) fn settle(&self, outcomes: Vec<(Chunk, Outcome)>) {
+        let mut state = self.lock();
+        for (chunk, outcome) in outcomes {
+            state.in_flight -= 1;
+            self.settle_one(&mut state, chunk, outcome);
+        }
+        self.announce(&state);
+    }
+
+    fn settle_one(&self, state: &mut State, mut chunk: Chunk, outcome: Outcome) {
+        match outcome {
+            Outcome::Confirmed => {
+                state.refused_in_a_row = 0;
+                self.progress.done_bytes.add(chunk.bytes());
+                if chunk.file.confirm(chunk.bytes()) && !chunk.file.has_failed() {
+                    self.progress.done_files.add(1);
+                }
+            }
+            Outcome::SourceFailed(reason) => self.fail(&chunk.file, &reason),
+            Outcome::Lost => self.put_back(state, chunk),
+            Outcome::Mismatched => {
+                chunk.tries += 1;
+                tracing::warn!(
+                    "{}: range {}..{} arrived with another digest",
+                    chunk.file.path,
+                    chunk.range.start,
+                    chunk.range.end
+                );
+                if chunk.tries < CHUNK_TRIES_MAX {
+                    self.put_back(state, chunk);
+                } else {
+                    self.fail(&chunk.file, &format!("arrived with another digest {CHUNK_TRIES_MAX} times"));
+                }
+            }
+            Outcome::Refused(why) => {
+                chunk.tries += 1;
+                state.refused_in_a_row += 1;
+                state.aborted |= state.refused_in_a_row >= REFUSALS_IN_A_ROW_MAX;
+                if chunk.tries < CHUNK_TRIES_MAX {
+                    self.put_back(state, chunk);
+                } else {
+                    self.fail(&chunk.file, &format!("not taken by the receiver, whose log says why: {why}"));
+                }
+                state.last_refusal = why;
+            }
+        }
+    }
+
+    fn put_back(&self, state: &mut State, chunk: Chunk) {
+        self.progress.repeated_bytes.add(chunk.bytes());
+        state.waiting_work = state.waiting_work.saturating_add(chunk.work());
+        state.again.push_back(chunk);
+    }
+
+    fn fail(&self, file: &Sending, reason: &str) {
+        if file.fail() {
+            super::leave_out(self.progress, &file.path, reason);
+        }
+    }
+
+    /// Counts a worker in.
+    pub(super) fn enter(&self) {
+        self.lock().workers += 1;
+    }
+
+    /// Counts a worker out; with a reason if it gave up.
+    pub(super) fn leave(&self, gave_up: Option<String>) {
+        let mut state = self.lock();
+        state.workers -= 1;
+        state.gave_up = gave_up.or_else(|| state.gave_up.take());
+        self.event.notify_one();
+    }
+
+    /// Waits until something is up for the one who starts workers. `enough_work` is what must wait
+    /// for one more worker to be worth its start; `None` where no more can be started.
+    pub(super) fn wait_event(&self, enough_work: Option<u64>) -> Event {
+        let mut state = self.lock();
+        loop {
+            if state.is_finished() {
+                return Event::Finished;
+            }
+            match &state.gave_up {
+                Some(why) if state.workers == 0 => return Event::Abandoned(why.clone()),
+                // Where one gave up another would too.
+                Some(_) => {}
+                None => {
+                    let waits = !state.rests.is_empty() || !state.again.is_empty();
+                    let enough = enough_work.is_some_and(|enough| state.waiting_work >= enough || state.workers == 0);
+                    if waits && enough && state.idle == 0 {
+                        return Event::Backlog;
+                    }
+                }
+            }
+            state = self.event.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Why the receiver is taken to have forgotten the job: it refused again and again, and
+    /// confirmed nothing since.
+    #[must_use]
+    pub(super) fn last_refusal(&self) -> Option<String> {
+        let state = self.lock();
+        (state.refused_in_a_row >= u32::from(CHUNK_TRIES_MAX)).then(|| state.last_refusal.clone())
+    }
+
+    /// The files of which something still waits: their number, and the first few.
+    #[must_use]
+    pub(super) fn missing(&self, count_max: usize) -> (usize, Vec<RemotePath>) {
+        let state = self.lock();
+        let mut files: Vec<&Arc<Sending>> = state.again.iter().map(|chunk| &chunk.file).collect();
+        files.extend(state.rests.iter().map(|rest| &rest.file));
+        files.retain(|file| !file.has_failed());
+        files.sort_by_key(|file| Arc::as_ptr(file));
+        files.dedup_by_key(|file| Arc::as_ptr(file));
+        (files.len(), files.iter().take(count_max).map(|file| file.path.clone()).collect())
+    }
+}
+
+/// A chunk that failed waits until the fresh ones are handed out: time heals some causes.
+fn pop_again(state: &mut State) -> Option<Chunk> {
+    while let Some(chunk) = state.again.pop_front() {
+        state.waiting_work = state.waiting_work.saturating_sub(chunk.work());
+        if !chunk.file.has_failed() {
+            return Some(chunk);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Identity;
+
+    fn file(name: &str, size: u64) -> Sending {
+        let path = RemotePath::parse(name.as_bytes()).unwrap();
+        Sending::new(path, Identity { size, mtime: (0, 0), tag: [0; 16] })
+    }
+
+    #[test]
+    fn any_order_of_outcomes_loses_no_chunk_and_ends() {
+        proptest::proptest!(|(outcomes in proptest::collection::vec(0..4usize, 0..200), sizes in proptest::collection::vec(1..20u64, 1..20), held_max in 1..5usize)| {
+            let progress = Progress::default();
+            let queue = Queue::new(3, &progress);
+            for (index, size) in sizes.iter().enumerate() {
+                assert!(queue.push(file(&index.to_string(), *size)));
+            }
+            queue.close();
+            let mut outcomes = outcomes.into_iter();
+            let mut held = VecDeque::new();
+            loop {
+                match queue.try_take() {
+                    Taken::Chunk(chunk) => held.push_back(chunk),
+                    Taken::Nothing => assert!(!held.is_empty(), "nothing waits, nothing is held, and it does not end"),
+                    Taken::Finished => break,
+                }
+                if held.len() >= held_max || queue.lock().rests.is_empty() {
+                    let Some(chunk) = held.pop_front() else { continue };
+                    let outcome = match outcomes.next() {
+                        Some(0) => Outcome::Lost,
+                        Some(1) => Outcome::Mismatched,
+                        Some(2) => Outcome::SourceFailed("x".to_owned()),
+                        _ => Outcome::Confirmed,
+                    };
+                    queue.settle(vec![(chunk, outcome)]);
+                }
+            }
+            assert!(held.is_empty());
+            assert_eq!(progress.done_files.sum() + progress.failed(), sizes.len() as u64);
+            assert_eq!(queue.lock().waiting_work, 0);
+            assert_eq!(queue.wait_event(None), Event::Finished);
+        });
+    }
+
+    #[test]
+    fn a_receiver_that_only_refuses_ends_the_run() {
+        let progress = Progress::default();
+        let queue = Queue::new(1, &progress);
+        for index in 0..100 {
+            queue.push(file(&index.to_string(), 1));
+        }
+        let mut refusals = 0;
+        while let Taken::Chunk(chunk) = queue.try_take() {
+            queue.settle(vec![(chunk, Outcome::Refused("closed".to_owned()))]);
+            refusals += 1;
+        }
+        assert_eq!(refusals, REFUSALS_IN_A_ROW_MAX);
+        assert_eq!(queue.last_refusal().as_deref(), Some("closed"));
+        assert_eq!(queue.missing(3).0, 100);
+        assert_eq!(queue.missing(3).1.len(), 3);
+    }
+
+    #[test]
+    fn one_refused_file_among_others_fails_alone() {
+        let progress = Progress::default();
+        let queue = Queue::new(1, &progress);
+        for name in ["bad", "good", "fine"] {
+            queue.push(file(name, 1));
+        }
+        queue.close();
+        while let Taken::Chunk(chunk) = queue.try_take() {
+            let bad = chunk.file.path.as_bytes() == b"bad";
+            queue.settle(vec![(chunk, if bad { Outcome::Refused(String::new()) } else { Outcome::Confirmed })]);
+        }
+        assert_eq!((progress.done_files.sum(), progress.failed()), (2, 1));
+    }
+
+    #[test]
+    fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
+        let progress = Progress::default();
+        let queue = Queue::new(1, &progress);
+        queue.push(file("x", 5));
+        assert_eq!(queue.wait_event(Some(u64::MAX)), Event::Backlog);
+        queue.enter();
+        queue.enter();
+        assert_eq!(queue.wait_event(Some(5)), Event::Backlog);
+        queue.leave(None);
+        queue.leave(Some("unreachable".to_owned()));
+        assert_eq!(queue.wait_event(Some(5)), Event::Abandoned("unreachable".to_owned()));
+        queue.abort();
+        assert_eq!(queue.wait_event(Some(5)), Event::Finished);
+    }
+}

@@ -1,0 +1,80 @@
+//! The files of the source tree: opened, and told apart from what they were.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use crate::digest::Hasher;
+use crate::entry::Identity;
+use crate::path::RemotePath;
+
+/// Where the entries of a job are read from.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    /// The top of the tree; for a file sent alone the folder that it is in.
+    pub(super) top: PathBuf,
+}
+
+impl Source {
+    /// The path of an entry on this machine.
+    #[must_use]
+    pub(super) fn path_of(&self, path: &RemotePath) -> PathBuf {
+        self.top.join(path.as_path())
+    }
+
+    /// Opens an entry's file for reading. Follows no link and waits for nobody, whatever has taken
+    /// the file's place since it was listed.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub(super) fn open(&self, path: &RemotePath) -> io::Result<File> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(self.path_of(path))
+    }
+}
+
+/// The identity of a file in its present state.
+#[must_use]
+pub(super) fn identify(metadata: &Metadata) -> Identity {
+    let mut hasher = Hasher::default();
+    for number in [metadata.dev(), metadata.ino(), metadata.ctime().cast_unsigned(), metadata.ctime_nsec().cast_unsigned()] {
+        hasher.update(&number.to_be_bytes());
+    }
+    let mtime_nanoseconds = u32::try_from(metadata.mtime_nsec()).unwrap_or_default();
+    Identity { size: metadata.size(), mtime: (metadata.mtime(), mtime_nanoseconds), tag: hasher.finish().0 }
+}
+
+/// What is there instead of a regular file, for a person.
+#[must_use]
+pub(super) fn describe_special(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else if kind.is_symlink() {
+        "a symbolic link"
+    } else {
+        "not a regular file"
+    }
+}
+
+/// Would a copy of `file` into the folder `target` on this machine land on or in `file` itself?
+///
+/// # Errors
+/// One of them can't be looked at.
+pub fn lands_in_itself(file: &Path, target: &Path) -> io::Result<bool> {
+    let file_real = file.canonicalize()?;
+    let mut existing = std::path::absolute(target)?;
+    // What is missing of the target will be made below what is there.
+    while !existing.try_exists()? && existing.pop() {}
+    let is_missing = std::path::absolute(target)? != existing;
+    let existing = existing.canonicalize()?;
+    Ok(if file_real.is_dir() { existing.starts_with(&file_real) } else { !is_missing && file_real.parent() == Some(&existing) })
+}

@@ -1,0 +1,203 @@
+//! One thread, one connection: take a chunk, send it, see it confirmed.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use super::connection::{Connection, Sent};
+use super::live::Live;
+use super::plan::{Chunk, Sending};
+use super::queue::{Outcome, Taken, Wait};
+use super::source::Source;
+use crate::digest::Digest;
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::net;
+use crate::net::dial::Dialer;
+use crate::path::RemotePath;
+use crate::progress::Progress;
+use crate::stop::Stop;
+
+/// What a worker works with; all of it is shared with the others.
+#[derive(Clone, Copy)]
+pub(super) struct Worker<'a> {
+    /// The files.
+    pub(super) source: &'a Source,
+    /// What stands before each path on the wire.
+    pub(super) name_prefix: &'a [u8],
+    /// The receiver.
+    pub(super) dialer: &'a Dialer,
+    /// Where chunks come from.
+    pub(super) take: &'a (dyn Fn(Wait) -> Taken + Sync),
+    /// Where it is said what became of them.
+    pub(super) report: &'a (dyn Fn(Vec<(Chunk, Outcome)>) + Sync),
+    /// Where connections are counted.
+    pub(super) progress: &'a Progress,
+    /// Where streams are known while they are open.
+    pub(super) live: &'a Live,
+    /// Asked to end?
+    pub(super) stop: &'a Stop,
+}
+
+/// What a worker holds: it has none of it at first, and loses it when something breaks.
+#[derive(Default)]
+struct Hands<'a> {
+    connection: Option<Connection<'a>>,
+    file: Option<(Arc<Sending>, File)>,
+    /// Connections that broke since the last confirmation.
+    broken_in_a_row: u32,
+}
+
+impl<'a> Worker<'a> {
+    /// Works until there is nothing more to do. All that was taken is reported.
+    ///
+    /// # Errors
+    /// The receiver could not be reached for as long as the dialer tries.
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        let mut hands = Hands::default();
+        loop {
+            match &mut hands.connection {
+                Some(connection) if connection.unanswered() > 0 => match (self.take)(Wait::No) {
+                    Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
+                    Taken::Nothing | Taken::Finished => {
+                        let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
+                        self.check(&mut hands, received);
+                    }
+                },
+                _ => match (self.take)(Wait::Yes) {
+                    Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
+                    Taken::Nothing | Taken::Finished => return Ok(()),
+                },
+            }
+        }
+    }
+
+    /// Sends a chunk and looks after the answers to those before it.
+    fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
+        // A chunk on which a connection was closed goes alone: if it happens again it was this one.
+        let alone = chunk.tries > 0;
+        if alone && !self.settle_all(hands) {
+            (self.report)(vec![(chunk, Outcome::Lost)]);
+            return Ok(());
+        }
+        if hands
+            .file
+            .as_ref()
+            .is_none_or(|(sending, _)| sending.path != chunk.file.path || sending.identity != chunk.file.identity)
+        {
+            match self.source.open(&chunk.file.path) {
+                Ok(file) => hands.file = Some((Arc::clone(&chunk.file), file)),
+                Err(error) => {
+                    let reason = describe_open_error(&error);
+                    (self.report)(vec![(chunk, Outcome::SourceFailed(reason))]);
+                    return Ok(());
+                }
+            }
+        }
+        if hands.connection.is_none() {
+            match self.connect(hands.broken_in_a_row) {
+                Ok(connection) => hands.connection = Some(connection),
+                Err(error) => {
+                    (self.report)(vec![(chunk, Outcome::Lost)]);
+                    return if self.stop.is_asked() { Ok(()) } else { Err(error.into()) };
+                }
+            }
+        }
+        let (Some(connection), Some((_, file))) = (&mut hands.connection, &hands.file) else { return Ok(()) };
+        let name = wire_name(self.name_prefix, &chunk.file.path);
+        let result = match connection.send(chunk, &name, file) {
+            Sent::Away if alone || !connection.has_room() => {
+                connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report))
+            }
+            Sent::Away if connection.may_have_answers() => connection.receive(Wait::No, self.report),
+            Sent::Away => Ok(()),
+            Sent::Broken(error) => Err(error),
+            Sent::Kept(chunk, reason) => {
+                hands.file = None;
+                (self.report)(vec![(chunk, Outcome::SourceFailed(reason))]);
+                Ok(())
+            }
+            Sent::Spoiled(chunk, reason) => {
+                hands.file = None;
+                (self.report)(vec![(chunk, Outcome::SourceFailed(reason))]);
+                if let Some(connection) = hands.connection.take() {
+                    self.put_back(connection.abandon(self.report), None);
+                }
+                return Ok(());
+            }
+        };
+        self.check(hands, result);
+        Ok(())
+    }
+
+    fn connect(&self, broken_in_a_row: u32) -> Result<Connection<'a>, net::dial::DialError> {
+        if broken_in_a_row > 0 {
+            let backoff = BACKOFF_MIN.saturating_mul(1 << broken_in_a_row.min(8)).min(BACKOFF_MAX / 4);
+            self.stop.wait(backoff);
+        }
+        let stream = self.dialer.dial_patiently(self.stop)?;
+        self.progress.connections.add(1);
+        Ok(Connection::new(self.live.register(stream)))
+    }
+
+    /// Sees everything answered that was sent; false when the connection broke over it.
+    fn settle_all(&self, hands: &mut Hands<'a>) -> bool {
+        while let Some(connection) = &mut hands.connection
+            && connection.unanswered() > 0
+        {
+            let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
+            if !self.check(hands, received) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Takes the result of work on the connection; false when it broke.
+    fn check(&self, hands: &mut Hands<'a>, result: io::Result<()>) -> bool {
+        match result {
+            Ok(()) => {
+                hands.broken_in_a_row = 0;
+                true
+            }
+            Err(error) => {
+                if let Some(connection) = hands.connection.take() {
+                    tracing::debug!("a connection to {} broke: {error}", self.dialer);
+                    self.progress.lost_connections.add(1);
+                    self.put_back(connection.give_up(self.report), Some(&error));
+                }
+                hands.broken_in_a_row += 1;
+                false
+            }
+        }
+    }
+
+    /// Reports what a connection that is gone did not confirm. The oldest is what the receiver was
+    /// busy with: if it closed the connection, that was the answer.
+    fn put_back(&self, unanswered: VecDeque<(Chunk, Digest)>, error: Option<&io::Error>) {
+        let refusal = error.filter(|error| !net::is_stall(error) && !self.stop.is_asked()).map(describe_close);
+        let mut outcome = refusal.map_or(Outcome::Lost, Outcome::Refused);
+        let with_outcome = |(chunk, _)| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
+        (self.report)(unanswered.into_iter().map(with_outcome).collect());
+    }
+}
+
+/// What an entry is called on the wire.
+pub(super) fn wire_name(prefix: &[u8], path: &RemotePath) -> Vec<u8> {
+    [prefix, path.as_bytes()].concat()
+}
+
+fn describe_close(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
+        _ => format!("the connection broke without an answer: {error}"),
+    }
+}
+
+fn describe_open_error(error: &io::Error) -> String {
+    match rustix::io::Errno::from_io_error(error) {
+        Some(rustix::io::Errno::NOENT) => "vanished before it was sent".to_owned(),
+        Some(rustix::io::Errno::LOOP) => "became a symbolic link before it was sent".to_owned(),
+        _ => format!("can't be read: {error}"),
+    }
+}

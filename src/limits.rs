@@ -1,0 +1,149 @@
+//! Every bound in the program, with its reason, and the relations between bounds.
+//!
+//! What has no limit here has one anyway, and it is the machine's.
+
+use std::time::Duration;
+
+/// Bytes in one name of a path: what Linux file systems allow (`NAME_MAX`).
+pub const NAME_LEN_MAX: usize = 255;
+
+/// Bytes in a path below a root: what one system call takes (`PATH_MAX` less its NUL).
+pub const PATH_LEN_MAX: usize = 4095;
+
+/// Bytes of a file name on the wire: a path below the root, and before it the root's own path.
+pub const WIRE_NAME_LEN_MAX: usize = 2 * (PATH_LEN_MAX + 1);
+
+/// Bytes in one `cd` or `cf` list: its length field has six digits.
+pub const LIST_LEN_MAX: usize = 999_999;
+
+/// Largest offset and largest size of a `wf`: the fields have twelve digits.
+pub const WRITE_NUMBER_MAX: u64 = 999_999_999_999;
+
+/// Bytes of one `wf` answer, the largest there is: an MD5 in hex.
+pub const REPLY_LEN_MAX: usize = 32;
+
+/// Bytes of the buffer that each connection reads into or writes from. Larger ones were no faster.
+pub const BUFFER_LEN: usize = 256 * 1024;
+
+/// Bytes that a connection's buffer may grow to: one whole list with its header.
+pub const INBOX_LEN_MAX: usize = LIST_LEN_MAX + 8;
+
+/// Free bytes below which a buffer is flushed rather than filled up with a tiny read.
+pub const READ_LEN_MIN: usize = 32 * 1024;
+
+/// Unanswered writes on one connection.
+pub const WINDOW_FRAMES_MAX: usize = 256;
+
+/// Unanswered creations (`cd`, `cf`) on the control connection. Each is answered by one byte.
+pub const CREATE_FRAMES_MAX: usize = 8192;
+
+/// Bytes of creations that are worth a write: the receiver should not wait while the walk goes on.
+pub const CREATE_FLUSH_LEN: usize = 16 * 1024;
+
+/// Bytes of replies that surely fit in a socket's buffer while their reader is busy writing.
+pub const REPLIES_LEN_MAX: usize = 64 * 1024;
+
+/// Entries between the walk and the connection that creates them.
+pub const WALKED_MAX: usize = 4096;
+
+/// Files waiting in the queue. The walk waits when it is full, so that memory stays flat.
+pub const QUEUE_FILES_MAX: usize = 8192;
+
+/// Work that makes the queue start one more thread, see [`CHUNK_COST`].
+pub const GROW_THREAD_BYTES: u64 = 1024 * 1024;
+
+/// Work that makes the queue start one more process, whose start takes some milliseconds.
+pub const GROW_PROCESS_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What a chunk costs beside its bytes, in bytes: about 20 µs of system calls at 0.8 GB/s.
+pub const CHUNK_COST: u64 = 16 * 1024;
+
+/// Length of a chunk where `--length` does not say.
+pub const CHUNK_LEN_DEFAULT: u64 = 16 * 1024 * 1024;
+
+/// Worker processes of one `send`.
+pub const PROCESS_NUM_MAX: usize = 64;
+
+/// Threads in each worker process.
+pub const THREAD_NUM_MAX: usize = 256;
+
+/// Threads in each worker process where `--thread_num` does not say.
+pub const THREAD_NUM_DEFAULT: usize = 3;
+
+/// Times a chunk is sent before its file is given up.
+pub const CHUNK_TRIES_MAX: u8 = 3;
+
+/// Connections closed on a chunk without one confirmation between them, after which the receiver
+/// is taken to have forgotten the job.
+pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
+
+/// Failed entries whose names the summary keeps. All are counted, and all are logged.
+pub const FAILURES_KEPT_MAX: usize = 1000;
+
+/// Bytes of a reason that one process tells another.
+pub const REASON_LEN_MAX: usize = 1024;
+
+/// Addresses that one host name may resolve to.
+pub const ADDRESSES_MAX: usize = 64;
+
+/// Bytes of one frame between a process and its children.
+pub const PIPE_FRAME_LEN_MAX: usize = 64 * 1024;
+
+/// Bytes of headers that are gathered before they are written to a child.
+pub const PIPE_WRITE_LEN: usize = 8 * 1024;
+
+/// Chunks that a child process may hold, whatever its threads could.
+pub const CHILD_CHUNKS_MAX: usize = 2048;
+
+/// Connections that a receiver serves at once; each has a thread.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// Connections that the kernel may hold for a receiver that is busy accepting.
+pub const BACKLOG: i32 = 1024;
+
+/// Bytes of stack of a connection's thread: no recursion, no large arrays.
+pub const CONNECTION_STACK_LEN: usize = 256 * 1024;
+
+/// Files in each of the two generations of created files that a receiver remembers.
+pub const CREATED_GENERATION_MAX: usize = 450_000;
+
+/// Times that `openat2` is asked again when a rename elsewhere made it uncertain (`EAGAIN`).
+pub const RESOLVE_TRIES_MAX: usize = 128;
+
+/// Names tried for the kept version of a file before giving up.
+pub const BACKUP_TRIES_MAX: usize = 100;
+
+/// A peer that makes no progress for this long is given up.
+pub const STALL_DEFAULT: Duration = Duration::from_secs(120);
+
+/// How long a lost connection is dialled again.
+pub const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Wait before a second attempt to connect; doubles with each further one.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// Longest wait between two attempts to connect.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How long one address may take to accept a connection.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a receiver that was asked to stop lets running chunks end.
+pub const DRAIN_DEFAULT: Duration = Duration::from_secs(5);
+
+/// How long a refused peer's bytes are read off, so that answers before the refusal arrive.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// Idle time after which the kernel asks whether a silent peer is still there.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+
+const _: () = {
+    assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);
+    assert!(CREATE_FRAMES_MAX <= REPLIES_LEN_MAX);
+    assert!(READ_LEN_MIN < BUFFER_LEN);
+    assert!(WIRE_NAME_LEN_MAX + 32 < READ_LEN_MIN);
+    assert!(WIRE_NAME_LEN_MAX <= LIST_LEN_MAX);
+    assert!(BUFFER_LEN < INBOX_LEN_MAX);
+    assert!(PATH_LEN_MAX + REASON_LEN_MAX + 64 < PIPE_FRAME_LEN_MAX);
+    assert!(ADDRESSES_MAX * 64 + 3 * PATH_LEN_MAX < PIPE_FRAME_LEN_MAX);
+};

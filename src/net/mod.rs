@@ -1,0 +1,287 @@
+//! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
+
+pub mod dial;
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::limits::{BACKLOG, BUFFER_LEN, KEEPALIVE_IDLE, LINGER};
+use crate::stop::Stop;
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// A host.
+    Host(SocketAddr),
+    /// A process of this user on this machine.
+    Local,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(address) => address.fmt(f),
+            Self::Local => f.write_str("this machine"),
+        }
+    }
+}
+
+/// Two-way bytes. Clones are one stream: what one shuts down is shut for all.
+#[derive(Debug, Clone)]
+pub struct Stream(Arc<Socket>);
+
+impl Stream {
+    /// Takes over a connected socket and sets its options. A read or a write that makes no progress
+    /// for `stall` fails with `WouldBlock`.
+    fn new(socket: Socket, stall: Duration, tcp: bool) -> io::Result<Self> {
+        socket.set_read_timeout(Some(stall))?;
+        socket.set_write_timeout(Some(stall))?;
+        if tcp {
+            // Header and data are written at once: waiting for more would only cost time.
+            socket.set_tcp_nodelay(true)?;
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 4).with_retries(4);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        Ok(Self(Arc::new(socket)))
+    }
+
+    /// Reads what is here already; `None` where nothing is.
+    ///
+    /// # Errors
+    /// Those of `recv(2)`.
+    pub fn read_available(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(&*self.0, bytes, RecvFlags::DONTWAIT) {
+            Ok((len, _)) => Ok(Some(len)),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Would a read return at once?
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        let mut polled = [PollFd::new(&*self.0, PollFlags::IN)];
+        matches!(poll(&mut polled, Some(&rustix::event::Timespec::default())), Ok(1..))
+    }
+
+    /// Ends one or both directions, for all clones, and wakes whoever waits in them.
+    pub fn shutdown(&self, how: Shutdown) {
+        // A stream that is gone already is as good as shut.
+        let _ = self.0.shutdown(how);
+    }
+
+    /// Ends the stream so that what was written arrives: a close with unread bytes would reset the
+    /// connection and drop it (RFC 2525, section 2.17). Reads them off for a moment.
+    pub fn close_in_order(&self) {
+        self.shutdown(Shutdown::Write);
+        let deadline = Instant::now() + LINGER;
+        let mut unread = vec![0; BUFFER_LEN / 4];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.0.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            if !matches!((&*self.0).read(&mut unread), Ok(1..)) {
+                return;
+            }
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        (&*self.0).read(bytes)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits until one of two flags is set.
+pub fn wait_either(one: &Stop, other: &Stop) {
+    while !one.is_asked() && !other.is_asked() {
+        // An interrupted wait is a short one.
+        let _ = poll(&mut [PollFd::new(one, PollFlags::IN), PollFd::new(other, PollFlags::IN)], None);
+    }
+}
+
+/// Is this the error of a peer that made no progress for the time allowed?
+#[must_use]
+pub fn is_stall(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Where connections arrive.
+#[derive(Debug)]
+pub enum Listener {
+    /// From hosts.
+    Tcp(TcpListener),
+    /// From this machine alone.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Listens at `address`; without one at `::`, which takes IPv4 as well, or at `0.0.0.0` where
+    /// there is no IPv6 or `ip_ver` is 4.
+    ///
+    /// # Errors
+    /// Those of `socket(2)` and `bind(2)`; an address that is not of the version asked for.
+    pub fn bind(address: Option<IpAddr>, port: u16, ip_ver: Option<IpVersion>) -> io::Result<Self> {
+        if let (Some(address), Some(version)) = (address, ip_ver)
+            && !version.holds(address)
+        {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{address} is not an IPv{version} address")));
+        }
+        match (address, ip_ver) {
+            (Some(address), _) => Self::bind_to(address, port),
+            (None, Some(IpVersion::V4)) => Self::bind_to(Ipv4Addr::UNSPECIFIED.into(), port),
+            (None, Some(IpVersion::V6)) => Self::bind_to(Ipv6Addr::UNSPECIFIED.into(), port),
+            (None, None) => match Self::bind_to(Ipv6Addr::UNSPECIFIED.into(), port) {
+                Err(error) if is_version_missing(&error) => Self::bind_to(Ipv4Addr::UNSPECIFIED.into(), port),
+                bound => bound,
+            },
+        }
+    }
+
+    fn bind_to(address: IpAddr, port: u16) -> io::Result<Self> {
+        let address = SocketAddr::new(address, port);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(Self::Tcp(socket.into()))
+    }
+
+    /// Listens at a path, which should be in a folder that only this user may enter.
+    ///
+    /// # Errors
+    /// Those of `bind(2)`.
+    pub fn bind_local(path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(listener))
+    }
+
+    /// Where it listens; `None` for a local one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Waits for a connection; `None` when asked to stop.
+    ///
+    /// # Errors
+    /// Those of `accept(2)`.
+    pub fn accept(&self, stop: &Stop) -> io::Result<Option<(Socket, Peer)>> {
+        loop {
+            // An interrupted wait is a short one.
+            let _ = poll(&mut [PollFd::new(self, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], None);
+            if stop.is_asked() {
+                return Ok(None);
+            }
+            let accepted = match self {
+                Self::Tcp(listener) => {
+                    listener.accept().map(|(stream, address)| (Socket::from(stream), Peer::Host(plain(address))))
+                }
+                Self::Unix(listener) => listener.accept().map(|(stream, _)| (Socket::from(stream), Peer::Local)),
+            };
+            match accepted {
+                // The peer left before it was taken in.
+                Err(error) if is_passing(&error) => {}
+                Ok((socket, peer)) => {
+                    socket.set_nonblocking(false)?;
+                    return Ok(Some((socket, peer)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes an accepted socket a stream.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`: the peer may be gone.
+    pub fn stream(&self, socket: Socket, stall: Duration) -> io::Result<Stream> {
+        Stream::new(socket, stall, matches!(self, Self::Tcp(_)))
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// An IPv4 address that came in through an IPv6 socket is an IPv4 address.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::WouldBlock | Kind::Interrupted | Kind::ConnectionAborted | Kind::ConnectionReset)
+}
+
+/// Is this the error of a machine without IPv6?
+fn is_version_missing(error: &io::Error) -> bool {
+    let missing = [rustix::io::Errno::AFNOSUPPORT, rustix::io::Errno::ADDRNOTAVAIL];
+    rustix::io::Errno::from_io_error(error).is_some_and(|errno| missing.contains(&errno))
+}
+
+/// A version of the Internet Protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpVersion {
+    /// Is `address` of this version?
+    #[must_use]
+    pub fn holds(self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::V4)
+    }
+}
+
+impl fmt::Display for IpVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::V4 { "4" } else { "6" })
+    }
+}
+
+/// A pair of connected streams of this process: for tests of what speaks through them.
+#[cfg(test)]
+pub(crate) fn pair() -> (Stream, Stream) {
+    let (left, right) = UnixStream::pair().unwrap();
+    let stream = |end: UnixStream| Stream::new(end.into(), Duration::from_secs(10), false).unwrap();
+    (stream(left), stream(right))
+}

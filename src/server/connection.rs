@@ -1,0 +1,151 @@
+//! One accepted stream: read a request → dispatch → answer, until it ends.
+
+use std::io::{self, Write as _};
+
+use super::Served;
+use super::guard::Slot;
+use super::handlers::{self, Ending};
+use crate::limits::INBOX_LEN_MAX;
+use crate::net::{self, Peer, Stream};
+use crate::protocol::hello::{self, Dialect};
+use crate::protocol::{Request, v1};
+use crate::pump::Inbox;
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// One connection while it is served.
+pub(super) struct Connection<'a> {
+    pub(super) store: &'a Store,
+    pub(super) peer: Peer,
+    pub(super) inbox: Inbox,
+    /// Reads from the peer; sends the answers that wait before it waits for more.
+    pub(super) stream: Answering,
+}
+
+/// A stream that never waits for its peer while the peer may be waiting for it.
+pub(super) struct Answering {
+    stream: Stream,
+    answers: Vec<u8>,
+}
+
+impl Answering {
+    /// Adds to the answers that go out before the next read.
+    pub(super) fn answer(&mut self, bytes: &[u8]) {
+        self.answers.extend_from_slice(bytes);
+    }
+
+    fn send_answers(&mut self) -> io::Result<()> {
+        if !self.answers.is_empty() {
+            self.stream.write_all(&self.answers)?;
+            self.answers.clear();
+        }
+        Ok(())
+    }
+}
+
+impl io::Read for Answering {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.send_answers()?;
+        self.stream.read(bytes)
+    }
+}
+
+/// How the wait for a frame ended.
+enum Next {
+    /// A frame's header is here.
+    Frame,
+    /// There will be none.
+    End(Ending),
+}
+
+/// Serves a connection to its end. It was cut if the end came in the middle of a frame and from
+/// our side.
+pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
+    let stream = Answering { stream: slot.stream(), answers: Vec::new() };
+    let peer = slot.peer();
+    let mut connection = Connection { store, peer, inbox: Inbox::default(), stream };
+    tracing::debug!("{peer}: connected");
+    let ending = loop {
+        let ending = match connection.wait_for_frame(slot, stop) {
+            Next::Frame => connection.serve_frame(),
+            Next::End(ending) => Err(ending),
+        };
+        if let Err(ending) = ending {
+            break ending;
+        }
+    };
+    let (cut, mid_frame) = (slot.is_cut(), matches!(ending, Ending::Broken { .. }));
+    match &ending {
+        Ending::Closed => tracing::debug!("{peer}: disconnected"),
+        Ending::Foreign => tracing::debug!("{peer}: closed, speaks nothing that is spoken here"),
+        Ending::Broken { .. } if cut => {}
+        Ending::Refused { .. } | Ending::Broken { .. } => tracing::warn!("{peer}: {ending}"),
+    }
+    // Answers that were given are sent even to one who is refused.
+    let _ = connection.stream.send_answers();
+    if matches!(ending, Ending::Refused { .. } | Ending::Foreign) && !cut {
+        slot.stream().close_in_order();
+    }
+    if cut && mid_frame { Served::Cut } else { Served::Whole }
+}
+
+impl Connection<'_> {
+    /// Waits until the header of a frame is here, and all of a list.
+    fn wait_for_frame(&mut self, slot: &Slot<'_>, stop: &Stop) -> Next {
+        loop {
+            let bytes = self.inbox.bytes();
+            match hello::recognise(bytes) {
+                Some(Dialect::Unknown) => return Next::End(Ending::Foreign),
+                Some(Dialect::V1) => match v1::decode(bytes) {
+                    Ok(Some(_)) => return Next::Frame,
+                    Err(error) => return Next::End(Ending::refused(error)),
+                    Ok(None) => {}
+                },
+                None => {}
+            }
+            let between_frames = bytes.is_empty();
+            if between_frames {
+                slot.set_idle(true);
+                // Set before asked: either this sees the request to stop or its maker sees this.
+                if stop.is_asked() && !self.stream.stream.is_readable() {
+                    return Next::End(Ending::Closed);
+                }
+            }
+            let filled = self.inbox.fill(&mut self.stream, INBOX_LEN_MAX);
+            slot.set_idle(false);
+            match filled {
+                Ok(0) if between_frames => return Next::End(Ending::Closed),
+                Ok(0) => return Next::End(Ending::Broken { what: "a header".to_owned(), why: "ended early".to_owned() }),
+                Ok(_) => slot.set_spoken(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A peer may have nothing to do for as long as it likes.
+                Err(error) if between_frames && net::is_stall(&error) => self.inbox.release(),
+                Err(error) => return Next::End(Ending::broken("a header", &error)),
+            }
+        }
+    }
+
+    /// Serves the frame that is here.
+    fn serve_frame(&mut self) -> Result<(), Ending> {
+        let Ok(Some((request, len))) = v1::decode(self.inbox.bytes()) else { return Ok(()) };
+        match request {
+            Request::MakeDirectories(names) => {
+                let answer = handlers::make_directories(self, names);
+                self.stream.answer(&[answer]);
+                self.inbox.consume(len);
+            }
+            Request::CreateFiles(names) => {
+                let answer = handlers::create_files(self, names);
+                self.stream.answer(&[answer]);
+                self.inbox.consume(len);
+            }
+            Request::Write { name, range } => {
+                let name = name.to_vec();
+                self.inbox.consume(len);
+                let digest = handlers::write(self, &name, range)?;
+                self.stream.answer(&digest.to_hex());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Who may connect, and how many at once.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use crate::net::{Peer, Stream};
+use crate::stop::Stop;
+
+/// The addresses that may connect: loopback, private and link-local ones, and the networks added.
+#[derive(Debug, Clone, Default)]
+pub struct Allowed(pub Vec<IpNet>);
+
+impl Allowed {
+    /// May `address` connect?
+    #[must_use]
+    pub fn holds(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let near = match address {
+            IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6 == Ipv6Addr::LOCALHOST || v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+        near || self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// The connections being served.
+#[derive(Debug)]
+pub(super) struct Guard {
+    connections_max: usize,
+    inside: Mutex<BTreeMap<u64, Arc<Inside>>>,
+    left: Condvar,
+}
+
+#[derive(Debug)]
+struct Inside {
+    stream: Stream,
+    peer: Peer,
+    /// It sent a byte at some time.
+    spoke: AtomicBool,
+    /// It is between two frames.
+    idle: AtomicBool,
+    /// It was cut off because others needed the room, or time was up.
+    cut: AtomicBool,
+}
+
+/// A place among the connections served; left when dropped.
+#[derive(Debug)]
+pub(super) struct Slot<'a> {
+    guard: &'a Guard,
+    number: u64,
+    inside: Arc<Inside>,
+}
+
+/// How long to wait between two looks at the flag that says stop, when there is no room.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Guard {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self { connections_max: connections_max.max(1), inside: Mutex::default(), left: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Inside>>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a connection in. Where there is no room, the one that was silent longest and never
+    /// sent a byte makes it; where all have spoken, waits until one leaves. `None` when asked to
+    /// stop meanwhile.
+    pub(super) fn enter(&self, stream: &Stream, peer: Peer, stop: &Stop) -> Option<Slot<'_>> {
+        let mut inside = self.lock();
+        while inside.len() >= self.connections_max {
+            if stop.is_asked() {
+                return None;
+            }
+            // Numbers grow: the first silent one is the oldest. One that was told to go is on its way.
+            let silent = |one: &&Arc<Inside>| !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed);
+            if let Some(silent) = inside.values().find(silent) {
+                tracing::debug!("{}: silent, makes room for {peer}", silent.peer);
+                silent.cut.store(true, Ordering::Relaxed);
+                silent.stream.shutdown(Shutdown::Both);
+            }
+            inside = self.left.wait_timeout(inside, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let number = inside.last_key_value().map_or(0, |(last, _)| last + 1);
+        let flag = AtomicBool::new;
+        let one = Arc::new(Inside { stream: stream.clone(), peer, spoke: flag(false), idle: flag(true), cut: flag(false) });
+        inside.insert(number, Arc::clone(&one));
+        Some(Slot { guard: self, number, inside: one })
+    }
+
+    /// Ends the reading of all who are between two frames; what they were sent already they still get.
+    pub(super) fn wake_idle(&self) {
+        for one in self.lock().values().filter(|one| one.idle.load(Ordering::SeqCst)) {
+            one.stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Waits until all have left; false when some are left at the deadline.
+    pub(super) fn wait_until_empty(&self, deadline: Instant) -> bool {
+        let mut inside = self.lock();
+        while !inside.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            inside = self.left.wait_timeout(inside, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Shuts all down that are left.
+    pub(super) fn cut_all(&self) {
+        for one in self.lock().values() {
+            tracing::warn!("{}: cut off, time to end is over", one.peer);
+            one.cut.store(true, Ordering::Relaxed);
+            one.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Slot<'_> {
+    pub(super) fn stream(&self) -> Stream {
+        self.inside.stream.clone()
+    }
+
+    pub(super) fn peer(&self) -> Peer {
+        self.inside.peer
+    }
+
+    /// Notes that the peer sent something.
+    pub(super) fn set_spoken(&self) {
+        self.inside.spoke.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether the connection is between two frames.
+    pub(super) fn set_idle(&self, idle: bool) {
+        self.inside.idle.store(idle, Ordering::SeqCst);
+    }
+
+    /// Was it cut off from our side?
+    pub(super) fn is_cut(&self) -> bool {
+        self.inside.cut.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.guard.lock().remove(&self.number);
+        self.guard.left.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_addresses_are_allowed_and_networks_widen_that() {
+        let allowed = Allowed(vec!["203.0.113.0/24".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        for near in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+        ] {
+            assert!(Allowed::default().holds(near.parse().unwrap()), "{near}");
+        }
+        for far in ["203.0.113.7", "2001:db8::1", "::ffff:203.0.113.7"] {
+            assert!(!Allowed::default().holds(far.parse().unwrap()), "{far}");
+            assert!(allowed.holds(far.parse().unwrap()), "{far}");
+        }
+        for far in ["0.0.0.0", "172.32.0.1", "8.8.8.8", "::", "2001:db9::1"] {
+            assert!(!allowed.holds(far.parse().unwrap()), "{far}");
+        }
+    }
+}

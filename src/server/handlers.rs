@@ -1,0 +1,97 @@
+//! One function a request.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+use super::connection::Connection;
+use crate::digest::Digest;
+use crate::net;
+use crate::path::{Escaped, RemotePath};
+use crate::protocol::{Names, v1};
+use crate::pump::{self, PumpError};
+use crate::store::{self, Store};
+
+/// Why a connection ends.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The peer closed it between two frames.
+    Closed,
+    /// Its first bytes are of another protocol.
+    Foreign,
+    /// What it asked for is not done.
+    Refused {
+        /// Why.
+        why: String,
+    },
+    /// It broke in the middle of something.
+    Broken {
+        /// Of what.
+        what: String,
+        /// How.
+        why: String,
+    },
+}
+
+impl Ending {
+    pub(super) fn refused(why: impl fmt::Display) -> Self {
+        Self::Refused { why: why.to_string() }
+    }
+
+    pub(super) fn broken(what: impl Into<String>, error: &io::Error) -> Self {
+        let why = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "ended early".to_owned(),
+            _ if net::is_stall(error) => "made no progress and is given up".to_owned(),
+            _ => format!("broke: {error}"),
+        };
+        Self::Broken { what: what.into(), why }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::Foreign => f.write_str("speaks another protocol"),
+            Self::Refused { why } => write!(f, "refused: {why}"),
+            Self::Broken { what, why } => write!(f, "{what} {why}"),
+        }
+    }
+}
+
+/// Makes folders; the answer is one for all. Stops at the first that can't be made.
+pub(super) fn make_directories(connection: &Connection<'_>, names: Names<'_>) -> u8 {
+    answer_to_list(connection, names, "make folder", Store::make_directory)
+}
+
+/// Creates files; the answer is one for all. Stops at the first that can't be created.
+pub(super) fn create_files(connection: &Connection<'_>, names: Names<'_>) -> u8 {
+    answer_to_list(connection, names, "create file", Store::create)
+}
+
+fn answer_to_list(
+    connection: &Connection<'_>, names: Names<'_>, act: &str, make: impl Fn(&Store, &RemotePath) -> Result<(), store::Error>,
+) -> u8 {
+    let store = connection.store;
+    for name in names.iter() {
+        if let Err(error) = store.resolve(name).and_then(|path| make(store, &path)) {
+            tracing::warn!("{}: refused to {act} '{}': {error}", connection.peer, Escaped(name));
+            return v1::FAILED;
+        }
+    }
+    v1::DONE
+}
+
+/// Writes the payload that follows to a range of a file; gives its digest.
+pub(super) fn write(connection: &mut Connection<'_>, name: &[u8], range: Range<u64>) -> Result<Digest, Ending> {
+    let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped(name));
+    let store = connection.store;
+    let opened = store.resolve(name).and_then(|path| store.open_created(&path));
+    let file = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
+    let len = range.end - range.start;
+    match pump::stream_to_file(&mut connection.inbox, &mut connection.stream, &file, range.start, len) {
+        Ok(digest) => Ok(digest),
+        Err(PumpError::File(error)) => Err(Ending::refused(format!("{}: {error}", describe()))),
+        Err(PumpError::Stream(error)) => Err(Ending::broken(describe(), &error)),
+    }
+}

@@ -1,0 +1,113 @@
+//! The receiver: accepts connections, serves each in a thread of its own, ends in order.
+
+mod connection;
+mod guard;
+mod handlers;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use guard::Allowed;
+use guard::Guard;
+pub use ipnet::IpNet;
+
+use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, STALL_DEFAULT};
+use crate::net::{Listener, Peer};
+use crate::stop::Stop;
+use crate::store::Store;
+
+/// What a receiver is to do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The folder that it writes below.
+    pub root: PathBuf,
+    /// Who may connect.
+    pub allowed: Allowed,
+    /// Connections served at once; further ones wait.
+    pub connections_max: usize,
+    /// A peer that makes no progress within a frame for this long is given up.
+    pub stall: Duration,
+    /// How long running frames may take to end once asked to stop.
+    pub drain: Duration,
+}
+
+impl Config {
+    /// The defaults, for a root.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Self {
+        let allowed = Allowed::default();
+        Self { root, allowed, connections_max: CONNECTIONS_MAX, stall: STALL_DEFAULT, drain: DRAIN_DEFAULT }
+    }
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// Nothing was cut.
+    Whole,
+    /// Frames were cut short by the end.
+    Cut,
+}
+
+/// Serves connections until asked to stop, then lets frames that are under way end.
+///
+/// # Errors
+/// The listener failed.
+pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -> io::Result<Served> {
+    let guard = Guard::new(config.connections_max);
+    let cut = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let accepted = loop {
+            let (socket, peer) = match listener.accept(stop) {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => break Ok(()),
+                Err(error) if is_want_of_room(&error) => {
+                    tracing::warn!("can't take a connection: {error}; waiting for others to end");
+                    stop.wait(Duration::from_millis(100));
+                    continue;
+                }
+                Err(error) => break Err(error),
+            };
+            if let Peer::Host(address) = peer
+                && !config.allowed.holds(address.ip())
+            {
+                tracing::warn!("{peer}: refused, neither a private address nor allowed (--allow {})", address.ip());
+                continue;
+            }
+            let Ok(stream) = listener.stream(socket, config.stall) else { continue };
+            let Some(slot) = guard.enter(&stream, peer, stop) else { break Ok(()) };
+            let cut = &cut;
+            let serve = move || {
+                if connection::serve(&slot, store, stop) == Served::Cut {
+                    cut.store(true, Ordering::Relaxed);
+                }
+            };
+            let name = format!("conn {peer}");
+            if let Err(error) = thread::Builder::new().name(name).stack_size(CONNECTION_STACK_LEN).spawn_scoped(scope, serve) {
+                tracing::warn!("{peer}: no thread to serve it: {error}");
+            }
+        };
+        stop.ask();
+        drain(&guard, config.drain);
+        accepted
+    })?;
+    Ok(if cut.into_inner() { Served::Cut } else { Served::Whole })
+}
+
+/// Wakes those who wait between frames, gives the others some time, and cuts what is left.
+fn drain(guard: &Guard, patience: Duration) {
+    guard.wake_idle();
+    let deadline = Instant::now() + patience;
+    if !guard.wait_until_empty(deadline) {
+        guard.cut_all();
+    }
+}
+
+fn is_want_of_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lacks = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| lacks.contains(&errno))
+}

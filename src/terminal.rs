@@ -1,0 +1,211 @@
+//! All that a person sees: the bar, the log lines, the summary, the JSON object.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use crate::exit::Verdict;
+use crate::progress::Progress;
+use crate::stop::Stop;
+
+/// Time between two looks at the progress.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How much to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loudness {
+    /// What failed.
+    Quiet,
+    /// That, and what is being done.
+    Normal,
+    /// That, and why.
+    Verbose,
+}
+
+/// The standard error stream, and perhaps a bar on it.
+#[derive(Debug, Clone)]
+pub struct Terminal {
+    bar: ProgressBar,
+}
+
+impl Terminal {
+    /// Takes over the log. A bar is shown on a terminal only, and not to those who want it quiet.
+    #[must_use]
+    pub fn for_send(loudness: Loudness) -> Self {
+        let bar = if loudness != Loudness::Quiet && io::stderr().is_terminal() {
+            let template = "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style)
+        } else {
+            ProgressBar::hidden()
+        };
+        let terminal = Self { bar };
+        start_log(loudness, terminal.clone(), ());
+        terminal
+    }
+
+    /// Takes over the log of a program that runs on its own: its lines say when.
+    pub fn for_recv(loudness: Loudness) {
+        start_log(loudness, Self { bar: ProgressBar::hidden() }, SystemTime);
+    }
+
+    /// Shows `progress` until `done`.
+    pub fn follow(&self, progress: &Progress, done: &Stop) {
+        if self.bar.is_hidden() {
+            return;
+        }
+        while !done.wait(TICK) {
+            self.bar.set_length(progress.found_bytes.sum());
+            self.bar.set_position(progress.done_bytes.sum());
+            let failed = match progress.failed() {
+                0 => String::new(),
+                failed => format!(", {failed} failed"),
+            };
+            self.bar.set_message(format!("{} of {} files{failed}", progress.done_files.sum(), progress.found_files.sum()));
+        }
+        self.bar.finish_and_clear();
+    }
+}
+
+fn start_log(loudness: Loudness, terminal: Terminal, time: impl FormatTime + Send + Sync + 'static) {
+    let level = match loudness {
+        Loudness::Quiet => tracing::Level::WARN,
+        Loudness::Normal => tracing::Level::INFO,
+        Loudness::Verbose => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_timer(time)
+        .with_writer(terminal)
+        .init();
+}
+
+impl<'a> MakeWriter<'a> for Terminal {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.clone()
+    }
+}
+
+/// Writes whole log lines, above the bar where there is one.
+impl Write for Terminal {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.bar.suspend(|| io::stderr().write_all(line))?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How a run ended, for people and for programs.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What ended the run before its end.
+    pub error: Option<String>,
+    /// Where it landed, in full.
+    pub landed: &'a str,
+    /// What was done.
+    pub progress: &'a Progress,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Report<'_> {
+    /// Prints the summary line, or the JSON object, and what ended the run.
+    pub fn print(&self, as_json: bool, loudness: Loudness) {
+        if let Some(error) = &self.error {
+            tracing::error!("{error}");
+        }
+        // A reader who left early does not change what was done.
+        let mut out = io::stdout().lock();
+        let _ = if as_json {
+            writeln!(out, "{}", self.to_json())
+        } else if loudness != Loudness::Quiet && self.verdict != Verdict::Usage {
+            writeln!(out, "{self}")
+        } else {
+            Ok(())
+        };
+        let _ = out.flush();
+    }
+
+    fn bytes_per_second(&self) -> u64 {
+        let per_second = u128::from(self.progress.done_bytes.sum()) * 1_000_000 / self.elapsed.as_micros().max(1);
+        u64::try_from(per_second).unwrap_or(u64::MAX)
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let progress = self.progress;
+        let failures = progress.failures();
+        json!({
+            "outcome": self.verdict.word(),
+            "exit_code": self.verdict.code(),
+            "error": self.error,
+            "landed": self.landed,
+            "protocol": "v1",
+            "files": progress.done_files.sum(),
+            "folders": progress.done_directories.sum(),
+            "bytes": progress.done_bytes.sum(),
+            "found_files": progress.found_files.sum(),
+            "found_bytes": progress.found_bytes.sum(),
+            "repeated_bytes": progress.repeated_bytes.sum(),
+            "seconds": self.elapsed.as_secs_f64(),
+            "bytes_per_second": self.bytes_per_second(),
+            "connections": progress.connections.sum(),
+            "lost_connections": progress.lost_connections.sum(),
+            "processes": progress.processes.sum(),
+            "failed": progress.failed(),
+            "failures": failures.iter().map(|failure| json!({"path": failure.path.to_string(), "reason": failure.reason})).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let progress = self.progress;
+        let (files, folders, bytes) = (progress.done_files.sum(), progress.done_directories.sum(), progress.done_bytes.sum());
+        write!(f, "{}: {} and {}, {}", self.verdict.word(), count(files, "file"), count(folders, "folder"), BinaryBytes(bytes))?;
+        write!(
+            f,
+            " in {:.2} s ({}/s), landed in {}",
+            self.elapsed.as_secs_f64(),
+            BinaryBytes(self.bytes_per_second()),
+            self.landed
+        )?;
+        match progress.failed() {
+            0 => Ok(()),
+            failed => write!(f, "; {} failed", count(failed, "entry").replace("entrys", "entries")),
+        }
+    }
+}
+
+fn count(number: u64, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Prints the line that says where a receiver listens: the first of its output.
+///
+/// # Errors
+/// Nobody reads it.
+pub fn print_listening(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Prints what ended a program before it began.
+pub fn print_error(program: &str, error: &anyhow::Error) {
+    eprintln!("{program}: {error:#}");
+}
