@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::Receiver;
 
 use super::Remote;
 use super::live::{Live, Registered};
@@ -98,10 +98,7 @@ impl Creator<'_> {
                     Err(_) => return Ok(()),
                 }
             } else if line.asked.len() < CREATE_FRAMES_MAX {
-                match entries.try_recv() {
-                    Ok(entry) => Some(entry),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                }
+                entries.try_recv().ok()
             } else {
                 None
             };
@@ -181,9 +178,8 @@ impl Creator<'_> {
 
     /// Takes the answer to the oldest frame.
     fn take_answer(&self, line: &mut Line<'_>, answer: u8) -> Result<After, Trouble> {
-        let asked = match (line.asked.pop_front(), answer) {
-            (Some(asked), v1::DONE | v1::FAILED) => asked,
-            _ => return Err(Trouble::Fatal(self.no_v1(answer))),
+        let (Some(asked), v1::DONE | v1::FAILED) = (line.asked.pop_front(), answer) else {
+            return Err(Trouble::Fatal(self.no_v1(answer)));
         };
         match asked {
             Asked::Top if answer == v1::FAILED => return Ok(After::Parents),

@@ -30,6 +30,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of `open(2)`.
+    #[allow(clippy::disallowed_methods, reason = "this is where source files are opened")]
     pub(super) fn open(&self, path: &RemotePath) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(self.path_of(path))

@@ -277,11 +277,3 @@ impl fmt::Display for IpVersion {
         f.write_str(if *self == Self::V4 { "4" } else { "6" })
     }
 }
-
-/// A pair of connected streams of this process: for tests of what speaks through them.
-#[cfg(test)]
-pub(crate) fn pair() -> (Stream, Stream) {
-    let (left, right) = UnixStream::pair().unwrap();
-    let stream = |end: UnixStream| Stream::new(end.into(), Duration::from_secs(10), false).unwrap();
-    (stream(left), stream(right))
-}

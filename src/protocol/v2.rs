@@ -318,9 +318,9 @@ mod tests {
 
     #[test]
     fn a_range_lies_within_its_file() {
-        for range in [11..10, 0..101, u64::MAX..u64::MAX] {
+        for (start, end) in [(11, 10), (0, 101), (u64::MAX, u64::MAX)] {
             let [_, Frame::Write(mut write), _] = frames() else { unreachable!() };
-            write.range = range;
+            write.range = start..end;
             assert_eq!(decode(&bytes_of(&Frame::Write(write))), Err(Error::Malformed("range")));
         }
     }

@@ -2,6 +2,7 @@
 //! reach.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
@@ -46,9 +47,8 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
             .spawn_scoped(scope, || server::serve(&listener, &store, &config, &served))?;
         let result = crate::start(&job, landed, progress, stop);
         served.ask();
-        match receiver.join() {
-            Ok(served) => result.and(served.map(drop).context("the receiving side failed")),
-            Err(_) => result.and(Err(anyhow::anyhow!("the receiving side failed"))),
-        }
+        let served =
+            receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");
+        result.and_then(|()| served.map(drop))
     })
 }
