@@ -77,6 +77,9 @@ pub const CHUNK_TRIES_MAX: u8 = 3;
 /// is taken to have forgotten the job.
 pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
 
+/// Connections on which a receiver made no progress, one after the other, before it is given up.
+pub const STALLS_IN_A_ROW_MAX: u32 = 5;
+
 /// Failed entries whose names the summary keeps. All are counted, and all are logged.
 pub const FAILURES_KEPT_MAX: usize = 1000;
 

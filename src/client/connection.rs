@@ -118,11 +118,12 @@ impl<'a> Connection<'a> {
         self.outbox.flushed_bytes() > self.looked_at
     }
 
-    /// Takes in the answers that are here, or waits for some; reports what became of each write.
+    /// Takes in the answers that are here, or waits for some; reports what became of each write, and
+    /// gives their number.
     ///
     /// # Errors
     /// Those of the stream; a close is an `UnexpectedEof`, an answer to nothing is `InvalidData`.
-    pub(super) fn receive(&mut self, wait: Wait, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<()> {
+    pub(super) fn receive(&mut self, wait: Wait, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<usize> {
         self.looked_at = self.outbox.flushed_bytes();
         let mut bytes = [0; WINDOW_FRAMES_MAX * REPLY_LEN_MAX];
         let len = if wait == Wait::Yes {
@@ -130,7 +131,7 @@ impl<'a> Connection<'a> {
         } else {
             match self.stream.read_available(&mut bytes)? {
                 Some(len) => len,
-                None => return Ok(()),
+                None => return Ok(0),
             }
         };
         if len == 0 {
@@ -143,15 +144,15 @@ impl<'a> Connection<'a> {
         for (answer, (chunk, digest)) in answers.zip(std::iter::from_fn(|| self.unanswered.pop_front())) {
             outcomes.push((chunk, if answer == digest.to_hex() { Outcome::Confirmed } else { Outcome::Mismatched }));
         }
-        let answered = outcomes.len() * REPLY_LEN_MAX;
+        let answered = outcomes.len();
         self.answer.drain(..whole);
         if !outcomes.is_empty() {
             report(outcomes);
         }
-        if answered < whole {
+        if answered * REPLY_LEN_MAX < whole {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to nothing that was asked"));
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// Ends a connection that can't be written to any more: takes in what answers still come, then

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use crossbeam_channel::Receiver;
@@ -15,9 +16,11 @@ use super::plan::Sending;
 use super::queue::Queue;
 use super::worker::wire_name;
 use crate::entry::{Entry, Kind};
-use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX};
-use crate::net::Stream;
+use crate::limits::{
+    BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX,
+};
 use crate::net::dial::Dialer;
+use crate::net::{self, Stream};
 use crate::path::Escaped;
 use crate::progress::Progress;
 use crate::protocol::v1;
@@ -57,21 +60,17 @@ impl Creator<'_> {
     pub(super) fn run(&self, stream: Stream, entries: &Receiver<Entry>) -> anyhow::Result<()> {
         let mut line = Line { stream: self.live.register(stream), outbox: Outbox::default(), asked: VecDeque::new() };
         line.asked.push_back(Asked::Top);
-        let mut closes_in_a_row = 0;
+        let mut lost = Lost::default();
         let mut result = self.send_all(&mut line);
         loop {
-            result = match result.and_then(|()| self.work(&mut line, entries, &mut closes_in_a_row)) {
+            result = match result.and_then(|()| self.work(&mut line, entries, &mut lost)) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Fatal(error)) => return Err(error),
                 Err(Trouble::Broken(error)) if self.stop.is_asked() => return Err(error.into()),
                 Err(Trouble::Broken(error)) => {
                     tracing::debug!("the control connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);
-                    closes_in_a_row += 1;
-                    if closes_in_a_row >= CHUNK_TRIES_MAX {
-                        return Err(anyhow::Error::from(error)
-                            .context(format!("the receiver at {} closes every connection", self.dialer)));
-                    }
+                    lost.note(&error, self)?;
                     let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
                     self.progress.connections.add(1);
                     line.stream = self.live.register(stream);
@@ -90,7 +89,7 @@ impl Creator<'_> {
         Ok(())
     }
 
-    fn work(&self, line: &mut Line<'_>, entries: &Receiver<Entry>, closes_in_a_row: &mut u8) -> Result<(), Trouble> {
+    fn work(&self, line: &mut Line<'_>, entries: &Receiver<Entry>, lost: &mut Lost) -> Result<(), Trouble> {
         loop {
             let next = if line.asked.is_empty() {
                 match entries.recv() {
@@ -122,7 +121,7 @@ impl Creator<'_> {
             if len == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
-            *closes_in_a_row = 0;
+            *lost = Lost { answered_ever: true, ..Lost::default() };
             if !self.take_answers(line, &answers[..len])? {
                 return Ok(());
             }
@@ -247,6 +246,33 @@ impl Creator<'_> {
 
     fn no_v1(&self, answer: u8) -> anyhow::Error {
         anyhow::anyhow!("{} answers with byte {answer:#04x}: it is no receiver of protocol v1", self.dialer)
+    }
+}
+
+/// Control connections lost since the last answer.
+#[derive(Default)]
+struct Lost {
+    count: u8,
+    since: Option<Instant>,
+    answered_ever: bool,
+}
+
+impl Lost {
+    /// Notes one more, and waits a little longer each time. One that never answered anything is
+    /// given up soon: it is no receiver, or not for us.
+    fn note(&mut self, error: &io::Error, creator: &Creator<'_>) -> anyhow::Result<()> {
+        self.count = self.count.saturating_add(1);
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.count >= CHUNK_TRIES_MAX && (!self.answered_ever || since.elapsed() > creator.dialer.retry_for()) {
+            let why = match error.kind() {
+                io::ErrorKind::UnexpectedEof => "closes every connection without an answer".to_owned(),
+                _ if net::is_stall(error) => "takes connections but does not answer".to_owned(),
+                _ => format!("breaks every connection ({error})"),
+            };
+            anyhow::bail!("{} {why}: is it a receiver of protocol v1, and does it allow this address?", creator.dialer);
+        }
+        creator.stop.wait(BACKOFF_MIN.saturating_mul(1 << self.count.min(8)).min(BACKOFF_MAX));
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ impl Remote {
 /// job, or the run was stopped.
 pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let walk = Walk::of(&job.file)?;
-    let source = walk.source().clone();
+    let source = walk.source();
     let first = job.dialer.dial().context("nothing was sent")?;
     progress.connections.add(1);
     progress.processes.add(1);
@@ -192,7 +192,7 @@ fn start_workers<'scope, 'env: 'scope>(
                     Ok(process) => {
                         progress.processes.add(1);
                         queue.enter();
-                        named(scope, &format!("p{processes}"), move || queue.leave(process.feed(queue).err()))?;
+                        named(scope, &format!("p{processes}"), move || queue.leave(process.feed(queue, progress).err()))?;
                     }
                     Err(error) => tracing::warn!("one process less: {error:#}"),
                 }
@@ -204,13 +204,18 @@ fn start_workers<'scope, 'env: 'scope>(
 fn setup(job: &Job, source: &Source) -> Setup {
     use std::os::unix::ffi::OsStrExt as _;
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (is_tree, path) = match source {
+        Source::Tree(top) => (true, top),
+        Source::File(file) => (false, file),
+    };
     Setup {
         addresses: job.dialer.addresses(),
         thread_num: u32::try_from(job.thread_num).unwrap_or(u32::MAX),
         stall_ms: milliseconds(job.dialer.stall()),
         retry_ms: milliseconds(job.dialer.retry_for()),
         name_prefix: job.remote.prefix.clone(),
-        source: source.top.as_os_str().as_bytes().to_vec(),
+        is_tree,
+        source: path.as_os_str().as_bytes().to_vec(),
     }
 }
 

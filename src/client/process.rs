@@ -94,11 +94,11 @@ impl Process {
     ///
     /// # Errors
     /// The child can't reach the receiver any more.
-    pub(super) fn feed(mut self, queue: &Queue<'_>) -> Result<(), String> {
+    pub(super) fn feed(mut self, queue: &Queue<'_>, progress: &Progress) -> Result<(), String> {
         let (stdin, stdout) = (self.stdin.take(), self.stdout.take());
         let listened = thread::scope(|scope| {
             let listener = thread::Builder::new().name("replies".to_owned()).spawn_scoped(scope, || {
-                let listened = stdout.map_or(Ok(()), |stdout| self.listen(stdout, queue));
+                let listened = stdout.map_or(Ok(()), |stdout| self.listen(stdout, queue, progress));
                 self.lock().gone = true;
                 self.answered.notify_all();
                 listened
@@ -157,8 +157,8 @@ impl Process {
         }
     }
 
-    fn listen(&self, mut stdout: ChildStdout, queue: &Queue<'_>) -> Result<(), Farewell> {
-        let mut inbox = Inbox::default();
+    fn listen(&self, mut stdout: ChildStdout, queue: &Queue<'_>, progress: &Progress) -> Result<(), Farewell> {
+        let (mut inbox, mut connections) = (Inbox::default(), 0);
         loop {
             let mut outcomes = Vec::new();
             while let Some((frame, len)) = v2::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
@@ -173,6 +173,11 @@ impl Process {
                     Status::Lost => Outcome::Lost,
                     Status::SourceFailed => Outcome::SourceFailed(reason),
                     Status::GaveUp => return Err(Farewell::GaveUp(reason)),
+                    Status::Connections => {
+                        progress.connections.add(u64::from(ticket.saturating_sub(connections)));
+                        connections = ticket;
+                        continue;
+                    }
                 };
                 let mut held = self.lock();
                 let Some(chunk) = held.chunks.remove(&ticket) else {
@@ -244,7 +249,8 @@ fn next_frame(inbox: &mut Inbox, pipe: &mut impl io::Read) -> anyhow::Result<Opt
 pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) -> anyhow::Result<()> {
     let mut inbox = Inbox::default();
     let Some(Frame::Setup(setup)) = next_frame(&mut inbox, input)? else { bail!("no work was handed over") };
-    let source = Source { top: PathBuf::from(OsString::from_vec(setup.source)) };
+    let path = PathBuf::from(OsString::from_vec(setup.source));
+    let source = if setup.is_tree { Source::Tree(path) } else { Source::File(path) };
     let (stall, retry_for) = (Duration::from_millis(setup.stall_ms), Duration::from_millis(setup.retry_ms));
     let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
@@ -260,7 +266,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
         }
     };
     let output = Mutex::new(output);
-    let report = |outcomes: Vec<(Chunk, Outcome)>| report_to_parent(&output, outcomes);
+    let report = |outcomes: Vec<(Chunk, Outcome)>| report_to_parent(&output, &progress, outcomes);
     let worker = Worker {
         source: &source,
         name_prefix: &setup.name_prefix,
@@ -300,8 +306,10 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     })
 }
 
-fn report_to_parent(output: &Mutex<impl io::Write>, outcomes: Vec<(Chunk, Outcome)>) {
+fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcomes: Vec<(Chunk, Outcome)>) {
     let mut bytes = Vec::new();
+    let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
+    v2::encode(&mut bytes, &Frame::Reply(Reply { ticket: connections, status: Status::Connections, reason: String::new() }));
     for (chunk, outcome) in outcomes {
         let (status, reason) = match outcome {
             Outcome::Confirmed => (Status::Confirmed, String::new()),

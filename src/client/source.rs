@@ -13,16 +13,21 @@ use crate::path::RemotePath;
 
 /// Where the entries of a job are read from.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
-    /// The top of the tree; for a file sent alone the folder that it is in.
-    pub(super) top: PathBuf,
+pub(super) enum Source {
+    /// A folder: the entries are below it.
+    Tree(PathBuf),
+    /// A file, which is the only entry, under whatever name.
+    File(PathBuf),
 }
 
 impl Source {
     /// The path of an entry on this machine.
     #[must_use]
     pub(super) fn path_of(&self, path: &RemotePath) -> PathBuf {
-        self.top.join(path.as_path())
+        match self {
+            Self::Tree(top) => top.join(path.as_path()),
+            Self::File(file) => file.clone(),
+        }
     }
 
     /// Opens an entry's file for reading. Follows no link and waits for nobody, whatever has taken

@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use crossbeam_channel::Sender;
@@ -18,7 +18,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub(super) enum Walk {
     /// A tree: its contents are the entries.
-    Tree(Source),
+    Tree(PathBuf),
     /// One file: the only entry.
     File(Source, Entry),
 }
@@ -33,7 +33,7 @@ impl Walk {
         let metadata = path.metadata().with_context(|| format!("can't send '{shown}'"))?;
         if metadata.is_dir() {
             std::fs::read_dir(path).with_context(|| format!("can't send folder '{shown}'"))?;
-            return Ok(Self::Tree(Source { top: path.canonicalize()? }));
+            return Ok(Self::Tree(path.canonicalize()?));
         }
         if !metadata.is_file() {
             bail!("can't send '{shown}': it is {}; only regular files and folders are sent", describe_special(&metadata));
@@ -41,23 +41,17 @@ impl Walk {
         // The name is the one the user wrote, the file the one it leads to.
         let name = path.file_name().with_context(|| format!("can't send '{shown}': it has no name"))?;
         let name = RemotePath::parse(name.as_bytes()).with_context(|| format!("can't send '{shown}'"))?;
-        let is_link = path.symlink_metadata()?.is_symlink();
-        let real = if is_link { path.canonicalize()? } else { path.to_path_buf() };
-        let folder = match real.parent() {
-            Some(parent) if parent != Path::new("") => parent.canonicalize()?,
-            _ => Path::new(".").canonicalize()?,
-        };
-        if is_link && real.file_name() != path.file_name() {
-            bail!("can't send '{shown}': it is a link to '{}'; name that file itself", Escaped::path(&real));
-        }
-        Ok(Self::File(Source { top: folder }, file_entry(name, &metadata)))
+        let source = Source::File(path.canonicalize()?);
+        source.open(&name).with_context(|| format!("can't send '{shown}'"))?;
+        Ok(Self::File(source, file_entry(name, &metadata)))
     }
 
     /// Where the entries are read from.
     #[must_use]
-    pub(super) fn source(&self) -> &Source {
+    pub(super) fn source(&self) -> Source {
         match self {
-            Self::Tree(source) | Self::File(source, _) => source,
+            Self::Tree(top) => Source::Tree(top.clone()),
+            Self::File(source, _) => source.clone(),
         }
     }
 
@@ -65,13 +59,13 @@ impl Walk {
     pub(super) fn run(self, entries: &Sender<Entry>, progress: &Progress) {
         match self {
             Self::File(_, entry) => send_entry(entry, entries, progress).map_or((), |()| ()),
-            Self::Tree(source) => {
+            Self::Tree(top) => {
                 // The tree's own top is the remote folder, which is made by whoever made the job.
-                for found in WalkDir::new(&source.top).min_depth(1) {
+                for found in WalkDir::new(&top).min_depth(1) {
                     let entry = match found {
-                        Ok(found) => look_at(&source, &found, progress),
+                        Ok(found) => look_at(&top, &found, progress),
                         Err(error) => {
-                            fail_walk(&source, &error, progress);
+                            fail_walk(&top, &error, progress);
                             None
                         }
                     };
@@ -98,8 +92,8 @@ fn file_entry(path: RemotePath, metadata: &Metadata) -> Entry {
     Entry { path, kind: Kind::File(identify(metadata)) }
 }
 
-fn look_at(source: &Source, found: &walkdir::DirEntry, progress: &Progress) -> Option<Entry> {
-    let path = match relative(source, found.path()) {
+fn look_at(top: &Path, found: &walkdir::DirEntry, progress: &Progress) -> Option<Entry> {
+    let path = match relative(top, found.path()) {
         Ok(path) => path,
         Err(reason) => {
             leave_out_unnamed(found.path(), &reason, progress);
@@ -122,9 +116,9 @@ fn look_at(source: &Source, found: &walkdir::DirEntry, progress: &Progress) -> O
     }
 }
 
-fn fail_walk(source: &Source, error: &walkdir::Error, progress: &Progress) {
+fn fail_walk(top: &Path, error: &walkdir::Error, progress: &Progress) {
     match error.path() {
-        Some(path) => match relative(source, path) {
+        Some(path) => match relative(top, path) {
             Ok(path) => super::leave_out(progress, &path, &reason_of(error)),
             Err(_) => leave_out_unnamed(path, &reason_of(error), progress),
         },
@@ -140,8 +134,8 @@ fn reason_of(error: &walkdir::Error) -> String {
     }
 }
 
-fn relative(source: &Source, path: &Path) -> Result<RemotePath, String> {
-    let below = path.strip_prefix(&source.top).unwrap_or(path).as_os_str().as_bytes();
+fn relative(top: &Path, path: &Path) -> Result<RemotePath, String> {
+    let below = path.strip_prefix(top).unwrap_or(path).as_os_str().as_bytes();
     if below.is_empty() { Ok(RemotePath::root()) } else { RemotePath::parse(below).map_err(|error| error.to_string()) }
 }
 

@@ -11,7 +11,7 @@ use super::plan::{Chunk, Sending};
 use super::queue::{Outcome, Taken, Wait};
 use super::source::Source;
 use crate::digest::Digest;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, STALLS_IN_A_ROW_MAX};
 use crate::net;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
@@ -46,6 +46,8 @@ struct Hands<'a> {
     file: Option<(Arc<Sending>, File)>,
     /// Connections that broke since the last confirmation.
     broken_in_a_row: u32,
+    /// Those of them on which the receiver made no progress.
+    stalled_in_a_row: u32,
 }
 
 impl<'a> Worker<'a> {
@@ -61,7 +63,7 @@ impl<'a> Worker<'a> {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => {
                         let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-                        self.check(&mut hands, received);
+                        self.check(&mut hands, received)?;
                     }
                 },
                 _ => match (self.take)(Wait::Yes) {
@@ -76,9 +78,12 @@ impl<'a> Worker<'a> {
     fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
         // A chunk on which a connection was closed goes alone: if it happens again it was this one.
         let alone = chunk.tries > 0;
-        if alone && !self.settle_all(hands) {
-            (self.report)(vec![(chunk, Outcome::Lost)]);
-            return Ok(());
+        if alone {
+            let settled = self.settle_all(hands);
+            if !matches!(settled, Ok(true)) {
+                (self.report)(vec![(chunk, Outcome::Lost)]);
+                return settled.map(drop);
+            }
         }
         if hands
             .file
@@ -110,12 +115,12 @@ impl<'a> Worker<'a> {
                 connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report))
             }
             Sent::Away if connection.may_have_answers() => connection.receive(Wait::No, self.report),
-            Sent::Away => Ok(()),
+            Sent::Away => Ok(0),
             Sent::Broken(error) => Err(error),
             Sent::Kept(chunk, reason) => {
                 hands.file = None;
                 (self.report)(vec![(chunk, Outcome::SourceFailed(reason))]);
-                Ok(())
+                Ok(0)
             }
             Sent::Spoiled(chunk, reason) => {
                 hands.file = None;
@@ -126,8 +131,7 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
         };
-        self.check(hands, result);
-        Ok(())
+        self.check(hands, result).map(drop)
     }
 
     fn connect(&self, broken_in_a_row: u32) -> Result<Connection<'a>, net::dial::DialError> {
@@ -141,24 +145,25 @@ impl<'a> Worker<'a> {
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.
-    fn settle_all(&self, hands: &mut Hands<'a>) -> bool {
+    fn settle_all(&self, hands: &mut Hands<'a>) -> anyhow::Result<bool> {
         while let Some(connection) = &mut hands.connection
             && connection.unanswered() > 0
         {
             let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-            if !self.check(hands, received) {
-                return false;
+            if !self.check(hands, received)? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
-    /// Takes the result of work on the connection; false when it broke.
-    fn check(&self, hands: &mut Hands<'a>, result: io::Result<()>) -> bool {
+    /// Takes the result of work on the connection, a number of answers; false when it broke.
+    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> anyhow::Result<bool> {
         match result {
-            Ok(()) => {
-                hands.broken_in_a_row = 0;
-                true
+            Ok(0) => Ok(true),
+            Ok(_) => {
+                (hands.broken_in_a_row, hands.stalled_in_a_row) = (0, 0);
+                Ok(true)
             }
             Err(error) => {
                 if let Some(connection) = hands.connection.take() {
@@ -167,7 +172,13 @@ impl<'a> Worker<'a> {
                     self.put_back(connection.give_up(self.report), Some(&error));
                 }
                 hands.broken_in_a_row += 1;
-                false
+                hands.stalled_in_a_row += u32::from(net::is_stall(&error));
+                anyhow::ensure!(
+                    hands.stalled_in_a_row < STALLS_IN_A_ROW_MAX,
+                    "{} takes connections but made no progress on {STALLS_IN_A_ROW_MAX} of them",
+                    self.dialer
+                );
+                Ok(false)
             }
         }
     }

@@ -44,7 +44,9 @@ pub struct Setup {
     pub retry_ms: u64,
     /// What stands before each path on the wire.
     pub name_prefix: Vec<u8>,
-    /// The top of the source tree, a path of this machine; each entry is below it.
+    /// Is the source a folder, or one file?
+    pub is_tree: bool,
+    /// The folder that each entry is below, or the file: a path of this machine.
     pub source: Vec<u8>,
 }
 
@@ -89,6 +91,8 @@ pub enum Status {
     SourceFailed = 4,
     /// It was not tried, nor is anything else: the receiver can't be reached. Has no ticket.
     GaveUp = 5,
+    /// Of no write: the ticket is the number of connections opened so far.
+    Connections = 6,
 }
 
 /// Decodes the frame at the start of `bytes`.
@@ -131,17 +135,14 @@ fn decode_setup(body: &mut &[u8]) -> Result<Setup, Error> {
         stall_ms: long(body)?,
         retry_ms: long(body)?,
         name_prefix: run(body)?.to_vec(),
+        is_tree: flag(body)?,
         source: run(body)?.to_vec(),
     })
 }
 
 fn decode_write(body: &mut &[u8]) -> Result<Write, Error> {
     let ticket = word(body)?;
-    let alone = match byte(body)? {
-        0 => false,
-        1 => true,
-        _ => return Err(Error::Malformed("flags")),
-    };
+    let alone = flag(body)?;
     let size = long(body)?;
     let mtime = (long(body)?.cast_signed(), word(body)?);
     let tag = body.split_off(..16).and_then(|tag| tag.try_into().ok()).ok_or(Error::Malformed("tag"))?;
@@ -162,6 +163,7 @@ fn decode_reply(body: &mut &[u8]) -> Result<Reply, Error> {
         3 => Status::Lost,
         4 => Status::SourceFailed,
         5 => Status::GaveUp,
+        6 => Status::Connections,
         _ => return Err(Error::Malformed("status")),
     };
     let reason = run(body)?;
@@ -174,6 +176,14 @@ fn decode_reply(body: &mut &[u8]) -> Result<Reply, Error> {
 
 fn byte(body: &mut &[u8]) -> Result<u8, Error> {
     body.read_u8().map_err(|_| Error::Malformed("a frame that ends early"))
+}
+
+fn flag(body: &mut &[u8]) -> Result<bool, Error> {
+    match byte(body)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(Error::Malformed("flag")),
+    }
 }
 
 fn short(body: &mut &[u8]) -> Result<u16, Error> {
@@ -207,6 +217,7 @@ pub fn encode(bytes: &mut Vec<u8>, frame: &Frame) {
             put_long(&mut body, setup.stall_ms);
             put_long(&mut body, setup.retry_ms);
             put_run(&mut body, &setup.name_prefix);
+            body.push(u8::from(setup.is_tree));
             put_run(&mut body, &setup.source);
             SETUP
         }
@@ -268,6 +279,7 @@ mod tests {
                 stall_ms: 120_000,
                 retry_ms: 30_000,
                 name_prefix: b"/in/".to_vec(),
+                is_tree: true,
                 source: b"/data/\xff".to_vec(),
             }),
             Frame::Write(Write {

@@ -57,6 +57,7 @@ pub enum Served {
 /// # Errors
 /// The listener failed.
 pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -> io::Result<Served> {
+    raise_descriptor_limit();
     let guard = Guard::new(config.connections_max);
     let cut = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -95,6 +96,14 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         accepted
     })?;
     Ok(if cut.into_inner() { Served::Cut } else { Served::Whole })
+}
+
+/// Each connection takes a descriptor or two; the usual soft limit of 1024 is for `select(2)`.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is not allowed, connections wait for descriptors.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Wakes those who wait between frames, gives the others some time, and cuts what is left.

@@ -33,7 +33,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let store = Store::open(target).with_context(|| format!("can't write below '{shown}'"))?;
     *landed = Escaped::path(store.path()).to_string();
 
-    let private = tempfile::Builder::new().prefix("send-").permissions(Permissions::from_mode(0o700)).tempdir()?;
+    let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
     let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"/")?);
@@ -51,4 +51,13 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
             receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");
         result.and_then(|()| served.map(drop))
     })
+}
+
+/// A folder that only this user may enter, with a path that a socket's name has room behind.
+fn private_folder() -> io::Result<tempfile::TempDir> {
+    const PATH_LEN_MAX: usize = 80;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("send-").permissions(Permissions::from_mode(0o700));
+    let usual = std::env::temp_dir();
+    builder.tempdir_in(if usual.as_os_str().len() > PATH_LEN_MAX { Path::new("/tmp") } else { &usual })
 }
