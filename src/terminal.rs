@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::format::{self, DefaultFields, Format};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields as _, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit::Verdict;
 use crate::progress::Progress;
@@ -46,13 +48,13 @@ impl Terminal {
             ProgressBar::hidden()
         };
         let terminal = Self { bar };
-        start_log(loudness, terminal.clone(), ());
+        log_to(&terminal, loudness).event_format(Plain).init();
         terminal
     }
 
     /// Takes over the log of a program that runs on its own: its lines say when.
     pub fn for_recv(loudness: Loudness) {
-        start_log(loudness, Self { bar: ProgressBar::hidden() }, SystemTime);
+        log_to(&Self { bar: ProgressBar::hidden() }, loudness).init();
     }
 
     /// Shows `progress` until `done`.
@@ -73,7 +75,7 @@ impl Terminal {
     }
 }
 
-fn start_log(loudness: Loudness, terminal: Terminal, time: impl FormatTime + Send + Sync + 'static) {
+fn log_to(terminal: &Terminal, loudness: Loudness) -> SubscriberBuilder<DefaultFields, Format, LevelFilter, Terminal> {
     let level = match loudness {
         Loudness::Quiet => tracing::Level::WARN,
         Loudness::Normal => tracing::Level::INFO,
@@ -83,9 +85,24 @@ fn start_log(loudness: Loudness, terminal: Terminal, time: impl FormatTime + Sen
         .with_max_level(level)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
-        .with_timer(time)
-        .with_writer(terminal)
-        .init();
+        .with_writer(terminal.clone())
+}
+
+/// Lines for someone who waits for them: what, and how bad, but not when.
+struct Plain;
+
+impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, DefaultFields> for Plain {
+    fn format_event(
+        &self, context: &FmtContext<'_, S, DefaultFields>, mut line: format::Writer<'_>, event: &tracing::Event<'_>,
+    ) -> fmt::Result {
+        line.write_str(match *event.metadata().level() {
+            tracing::Level::ERROR => "send: error: ",
+            tracing::Level::WARN => "send: warning: ",
+            _ => "send: ",
+        })?;
+        context.field_format().format_fields(line.by_ref(), event)?;
+        writeln!(line)
+    }
 }
 
 impl<'a> MakeWriter<'a> for Terminal {
@@ -177,13 +194,7 @@ impl fmt::Display for Report<'_> {
         let progress = self.progress;
         let (files, folders, bytes) = (progress.done_files.sum(), progress.done_directories.sum(), progress.done_bytes.sum());
         write!(f, "{}: {} and {}, {}", self.verdict.word(), count(files, "file"), count(folders, "folder"), BinaryBytes(bytes))?;
-        write!(
-            f,
-            " in {:.2} s ({}/s), landed in {}",
-            self.elapsed.as_secs_f64(),
-            BinaryBytes(self.bytes_per_second()),
-            self.landed
-        )?;
+        write!(f, " in {:.2} s ({}/s) into {}", self.elapsed.as_secs_f64(), BinaryBytes(self.bytes_per_second()), self.landed)?;
         match progress.failed() {
             0 => Ok(()),
             failed => write!(f, "; {} failed", count(failed, "entry").replace("entrys", "entries")),

@@ -33,7 +33,7 @@ enum Target {
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The name means nothing.
-    #[error("can't resolve '{host}': {source}")]
+    #[error("can't resolve '{host}'")]
     Resolve {
         /// The name.
         host: String,
@@ -49,7 +49,7 @@ pub enum DialError {
         version: IpVersion,
     },
     /// No address took the connection; the last one's reason.
-    #[error("can't connect to {address}: {source}")]
+    #[error("can't connect to {address}")]
     Connect {
         /// The address, or what stands for it.
         address: String,

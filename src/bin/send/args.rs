@@ -22,8 +22,8 @@ Examples:
           copy a folder on this machine, in parallel
   send --server 192.168.1.7 --port 9000 --file photos --remote_dir /photos
           send the contents of photos to a receiver ('recv --port 9000' there)
-  send --server backup --port 9000 --file disk.img --remote_dir /images --length 64MiB --thread_num 8
-          send one file in larger pieces over more connections
+  send --server backup --port 9000 --file disk.img --remote_dir /images --thread_num 8
+          send one file over more connections
 
 Every flag may be written with '-' instead of '_'. Sizes take the suffixes K, M, G, T (powers of 1024).
 
@@ -50,24 +50,24 @@ pub(crate) struct Args {
     #[arg(long = "remote_dir", alias = "remote-dir", value_name = "DIR")]
     pub(crate) remote_dir: OsString,
 
-    /// Bytes of the pieces that files are cut into
-    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value_t = CHUNK_LEN_DEFAULT, hide_default_value = true, help = "Bytes of the pieces that files are cut into [default: 16MiB]")]
+    /// Bytes of the pieces that files are cut into [default: 16MiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value_t = CHUNK_LEN_DEFAULT, hide_default_value = true)]
     length: u64,
 
     /// Worker processes at the most [default: the number of cores]
     #[arg(long = "process_num", alias = "process-num", value_name = "N", value_parser = parse_count::<PROCESS_NUM_MAX>)]
     process_num: Option<usize>,
 
-    /// Threads in each process at the most, each with a connection
-    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, default_value_t = THREAD_NUM_DEFAULT)]
+    /// Threads in each process at the most, each with a connection [default: 3]
+    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, default_value_t = THREAD_NUM_DEFAULT, hide_default_value = true)]
     thread_num: usize,
 
     /// Use only addresses of this IP version, 4 or 6 [default: all]
     #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
     ip_version: Option<IpVersion>,
 
-    /// The protocol to speak
-    #[arg(long, value_enum, default_value_t = Protocol::V1)]
+    /// The protocol to speak [default: v1, that of Parallel-transfer-file]
+    #[arg(long, value_enum, value_name = "v1", default_value_t = Protocol::V1, hide_default_value = true, hide_possible_values = true)]
     protocol: Protocol,
 
     /// How long to dial again when the receiver is lost [default: 30s]

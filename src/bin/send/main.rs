@@ -56,7 +56,7 @@ fn run(args: &Args, terminal: &Terminal, progress: &Progress) -> Run {
                 thread::Builder::new().name("bar".to_owned()).spawn_scoped(scope, || terminal.follow(progress, &done))?;
             let result = match &args.server {
                 Some(server) => args.job(server).and_then(|job| {
-                    landed = format!("{} below the root of {}", args.remote_dir(), job.dialer);
+                    landed = format!("{} below the receiver's root at {}", args.remote_dir(), job.dialer);
                     start(&job, &landed, progress, &stop)
                 }),
                 None => local::copy(args, &mut landed, progress, &stop),
