@@ -66,7 +66,8 @@ impl Creator<'_> {
             result = match result.and_then(|()| self.work(&mut line, entries, &mut lost)) {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Broken(error)) if self.stop.is_asked() => return Err(error.into()),
+                // Nobody waits for what could still be created.
+                Err(Trouble::Broken(error)) if self.stop.is_asked() || self.queue.is_finished() => return Err(error.into()),
                 Err(Trouble::Broken(error)) => {
                     tracing::debug!("the control connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);

@@ -136,10 +136,11 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
             created
         })?;
         let worked = start_workers(scope, job, &source, &queue, worker, progress);
+        // Either all is done, or nothing more is to be done: in both cases nobody uses a stream.
         if worked.is_err() {
             queue.abort();
-            live.shut_down();
         }
+        live.shut_down();
         let created = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
         done.ask();
         worked.and(created)
@@ -151,7 +152,11 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
             missing(&queue, progress)
         ),
         (Err(error), None) => Err(error.context(format!("not finished{}", missing(&queue, progress)))),
-        (Ok(()), None) => Ok(()),
+        (Ok(()), None) => {
+            let (found, done) = (progress.found_files.sum(), progress.done_files.sum());
+            anyhow::ensure!(done == found || progress.failed() > 0, "{done} of {found} files were confirmed, and none failed");
+            Ok(())
+        }
     }
 }
 
