@@ -117,33 +117,38 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     };
     let (give, entries) = crossbeam_channel::bounded(WALKED_MAX);
     let ended = thread::scope(|scope| {
-        named(scope, "watch", || {
-            net::wait_either(stop, &done);
-            if stop.is_asked() {
+        let drive = || {
+            named(scope, "watch", || {
+                net::wait_either(stop, &done);
+                if stop.is_asked() {
+                    queue.abort();
+                    live.shut_down();
+                }
+            })?;
+            named(scope, "walk", move || walk.run(&give, progress))?;
+            let control = named(scope, "control", || {
+                let created = creator.run(first, &entries);
+                drop(entries);
+                if created.is_ok() {
+                    queue.close();
+                } else {
+                    queue.abort();
+                }
+                created
+            })?;
+            let worked = start_workers(scope, job, &source, &queue, worker, progress);
+            if worked.is_err() {
                 queue.abort();
-                live.shut_down();
             }
-        })?;
-        named(scope, "walk", move || walk.run(&give, progress))?;
-        let control = named(scope, "control", || {
-            let created = creator.run(first, &entries);
-            drop(entries);
-            if created.is_ok() {
-                queue.close()
-            } else {
-                queue.abort()
-            }
-            created
-        })?;
-        let worked = start_workers(scope, job, &source, &queue, worker, progress);
-        // Either all is done, or nothing more is to be done: in both cases nobody uses a stream.
-        if worked.is_err() {
-            queue.abort();
-        }
-        live.shut_down();
-        let created = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
+            // All is done, or nothing more is to be done: nobody uses a stream any more.
+            live.shut_down();
+            let created = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
+            worked.and(created)
+        };
+        let ended = drive();
+        queue.abort();
         done.ask();
-        worked.and(created)
+        ended
     });
     anyhow::ensure!(!stop.is_asked(), "stopped{}", missing(&queue, progress));
     match (ended, queue.last_refusal()) {
