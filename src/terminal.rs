@@ -30,6 +30,18 @@ pub enum Loudness {
     Verbose,
 }
 
+impl Loudness {
+    /// What `-q`, and so many `-v`, ask for.
+    #[must_use]
+    pub fn of(quiet: bool, verbose: u8) -> Self {
+        match (quiet, verbose) {
+            (true, _) => Self::Quiet,
+            (false, 0) => Self::Normal,
+            (false, _) => Self::Verbose,
+        }
+    }
+}
+
 /// The standard error stream, and perhaps a bar on it.
 #[derive(Debug, Clone)]
 pub struct Terminal {

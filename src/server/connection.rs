@@ -14,23 +14,23 @@ use crate::stop::Stop;
 use crate::store::Store;
 
 /// One connection while it is served.
-pub(super) struct Connection<'a> {
-    pub(super) store: &'a Store,
-    pub(super) peer: Peer,
-    pub(super) inbox: Inbox,
+struct Connection<'a> {
+    store: &'a Store,
+    peer: Peer,
+    inbox: Inbox,
     /// Reads from the peer; sends the answers that wait before it waits for more.
-    pub(super) stream: Answering,
+    stream: Answering,
 }
 
 /// A stream that never waits for its peer while the peer may be waiting for it.
-pub(super) struct Answering {
+struct Answering {
     stream: Stream,
     answers: Vec<u8>,
 }
 
 impl Answering {
     /// Adds to the answers that go out before the next read.
-    pub(super) fn answer(&mut self, bytes: &[u8]) {
+    fn answer(&mut self, bytes: &[u8]) {
         self.answers.extend_from_slice(bytes);
     }
 
@@ -130,19 +130,19 @@ impl Connection<'_> {
         let Ok(Some((request, len))) = v1::decode(self.inbox.bytes()) else { return Ok(()) };
         match request {
             Request::MakeDirectories(names) => {
-                let answer = handlers::make_directories(self, names);
+                let answer = handlers::make_directories(self.store, names, self.peer);
                 self.stream.answer(&[answer]);
                 self.inbox.consume(len);
             }
             Request::CreateFiles(names) => {
-                let answer = handlers::create_files(self, names);
+                let answer = handlers::create_files(self.store, names, self.peer);
                 self.stream.answer(&[answer]);
                 self.inbox.consume(len);
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
-                let digest = handlers::write(self, &name, range)?;
+                let digest = handlers::write(self.store, &mut self.inbox, &mut self.stream, &name, range)?;
                 self.stream.answer(&digest.to_hex());
             }
         }

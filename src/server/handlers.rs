@@ -4,12 +4,11 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
-use super::connection::Connection;
 use crate::digest::Digest;
-use crate::net;
-use crate::path::{Escaped, RemotePath};
+use crate::net::{self, Peer};
+use crate::path::Escaped;
 use crate::protocol::{Names, v1};
-use crate::pump::{self, PumpError};
+use crate::pump::{self, Inbox, PumpError};
 use crate::store::{self, Store};
 
 /// Why a connection ends.
@@ -60,36 +59,34 @@ impl fmt::Display for Ending {
 }
 
 /// Makes folders; the answer is one for all. Stops at the first that can't be made.
-pub(super) fn make_directories(connection: &Connection<'_>, names: Names<'_>) -> u8 {
-    answer_to_list(connection, names, "make folder", Store::make_directory)
+pub(super) fn make_directories(store: &Store, names: Names<'_>, peer: Peer) -> u8 {
+    answer_to_list(names, peer, "make folder", |name| store.make_directory(&store.resolve(name)?))
 }
 
 /// Creates files; the answer is one for all. Stops at the first that can't be created.
-pub(super) fn create_files(connection: &Connection<'_>, names: Names<'_>) -> u8 {
-    answer_to_list(connection, names, "create file", Store::create)
+pub(super) fn create_files(store: &Store, names: Names<'_>, peer: Peer) -> u8 {
+    answer_to_list(names, peer, "create file", |name| store.create(&store.resolve(name)?))
 }
 
-fn answer_to_list(
-    connection: &Connection<'_>, names: Names<'_>, act: &str, make: impl Fn(&Store, &RemotePath) -> Result<(), store::Error>,
-) -> u8 {
-    let store = connection.store;
+fn answer_to_list(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) -> Result<(), store::Error>) -> u8 {
     for name in names.iter() {
-        if let Err(error) = store.resolve(name).and_then(|path| make(store, &path)) {
-            tracing::warn!("{}: refused to {act} '{}': {error}", connection.peer, Escaped(name));
+        if let Err(error) = make(name) {
+            tracing::warn!("{peer}: refused to {act} '{}': {error}", Escaped(name));
             return v1::FAILED;
         }
     }
     v1::DONE
 }
 
-/// Writes the payload that follows to a range of a file; gives its digest.
-pub(super) fn write(connection: &mut Connection<'_>, name: &[u8], range: Range<u64>) -> Result<Digest, Ending> {
+/// Writes the payload that follows, from `inbox` and then from `stream`, to a range of a file; gives
+/// its digest.
+pub(super) fn write(
+    store: &Store, inbox: &mut Inbox, stream: &mut impl io::Read, name: &[u8], range: Range<u64>,
+) -> Result<Digest, Ending> {
     let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped(name));
-    let store = connection.store;
     let opened = store.resolve(name).and_then(|path| store.open_created(&path));
     let file = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
-    let len = range.end - range.start;
-    match pump::stream_to_file(&mut connection.inbox, &mut connection.stream, &file, range.start, len) {
+    match pump::stream_to_file(inbox, stream, &file, range.start, range.end - range.start) {
         Ok(digest) => Ok(digest),
         Err(PumpError::File(error)) => Err(Ending::refused(format!("{}: {error}", describe()))),
         Err(PumpError::Stream(error)) => Err(Ending::broken(describe(), &error)),

@@ -72,11 +72,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn loudness(&self) -> Loudness {
-        match (self.quiet, self.verbose) {
-            (true, _) => Loudness::Quiet,
-            (false, 0) => Loudness::Normal,
-            (false, _) => Loudness::Verbose,
-        }
+        Loudness::of(self.quiet, self.verbose)
     }
 
     pub(crate) fn config(&self) -> anyhow::Result<Config> {

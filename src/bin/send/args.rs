@@ -100,11 +100,7 @@ enum Protocol {
 
 impl Args {
     pub(crate) fn loudness(&self) -> Loudness {
-        match (self.quiet, self.verbose) {
-            (true, _) => Loudness::Quiet,
-            (false, 0) => Loudness::Normal,
-            (false, _) => Loudness::Verbose,
-        }
+        Loudness::of(self.quiet, self.verbose)
     }
 
     pub(crate) fn stall(&self) -> Duration {
