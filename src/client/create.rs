@@ -131,18 +131,19 @@ impl Creator<'_> {
 
     /// Takes the answers to the oldest frames; false when nothing more is to be done.
     fn take_answers(&self, line: &mut Line<'_>, answers: &[u8]) -> Result<bool, Trouble> {
+        let mut files = Vec::new();
         for (at, &answer) in answers.iter().enumerate() {
             match self.take_answer(line, answer)? {
                 After::More => {}
+                After::Queue(file) => files.push(file),
                 After::Parents => {
                     self.make_parents(line, answers.len() - at - 1)?;
                     self.send_all(line)?;
                     break;
                 }
-                After::Nothing => return Ok(false),
             }
         }
-        Ok(true)
+        Ok(self.queue.push(files))
     }
 
     /// Can v1 carry this entry? If not, it is left out.
@@ -190,11 +191,7 @@ impl Creator<'_> {
             Asked::Entry(Entry { path, kind }) => match kind {
                 Kind::Directory => self.progress.done_directories.add(1),
                 Kind::File(identity) if identity.size == 0 => self.progress.done_files.add(1),
-                Kind::File(identity) => {
-                    if !self.queue.push(Sending::new(path, identity)) {
-                        return Ok(After::Nothing);
-                    }
-                }
+                Kind::File(identity) => return Ok(After::Queue(Sending::new(path, identity))),
             },
         }
         Ok(After::More)
@@ -281,10 +278,10 @@ impl Lost {
 enum After {
     /// What comes next.
     More,
+    /// This file's content.
+    Queue(Sending),
     /// What is above the remote folder, and then all again.
     Parents,
-    /// Nothing at all: the run is over.
-    Nothing,
 }
 
 /// Why work on the control connection ended.

@@ -110,20 +110,22 @@ impl<'a> Queue<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a file, waiting while the queue is full; false when nothing more is to be done.
-    pub(super) fn push(&self, file: Sending) -> bool {
+    /// Adds files, waiting while the queue is full; false when nothing more is to be done.
+    pub(super) fn push(&self, files: Vec<Sending>) -> bool {
         let mut state = self.lock();
-        while state.rests.len() >= QUEUE_FILES_MAX && !state.aborted {
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        for file in files {
+            if state.rests.len() >= QUEUE_FILES_MAX {
+                self.announce(&state);
+            }
+            while state.rests.len() >= QUEUE_FILES_MAX && !state.aborted {
+                state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            let rest = Rest::all_of(file);
+            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.length));
+            state.rests.push_back(rest);
         }
-        if state.aborted {
-            return false;
-        }
-        let rest = Rest::all_of(file);
-        state.waiting_work = state.waiting_work.saturating_add(rest.work(self.length));
-        state.rests.push_back(rest);
         self.announce(&state);
-        true
+        !state.aborted
     }
 
     fn announce(&self, state: &State) {
@@ -367,7 +369,7 @@ mod tests {
             let progress = Progress::default();
             let queue = Queue::new(3, &progress);
             for (index, size) in sizes.iter().enumerate() {
-                assert!(queue.push(file(&index.to_string(), *size)));
+                assert!(queue.push(vec![file(&index.to_string(), *size)]));
             }
             queue.close();
             let mut outcomes = outcomes.into_iter();
@@ -401,7 +403,7 @@ mod tests {
         let progress = Progress::default();
         let queue = Queue::new(1, &progress);
         for index in 0..100 {
-            queue.push(file(&index.to_string(), 1));
+            queue.push(vec![file(&index.to_string(), 1)]);
         }
         let mut refusals = 0;
         while let Taken::Chunk(chunk) = queue.try_take() {
@@ -419,7 +421,7 @@ mod tests {
         let progress = Progress::default();
         let queue = Queue::new(1, &progress);
         for name in ["bad", "good", "fine"] {
-            queue.push(file(name, 1));
+            queue.push(vec![file(name, 1)]);
         }
         queue.close();
         while let Taken::Chunk(chunk) = queue.try_take() {
@@ -433,7 +435,7 @@ mod tests {
     fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
         let progress = Progress::default();
         let queue = Queue::new(1, &progress);
-        queue.push(file("x", 5));
+        queue.push(vec![file("x", 5)]);
         assert_eq!(queue.wait_event(Some(u64::MAX)), Event::Backlog);
         queue.enter();
         queue.enter();
