@@ -73,9 +73,12 @@ pub const THREAD_NUM_DEFAULT: usize = 3;
 /// Times a chunk is sent before its file is given up.
 pub const CHUNK_TRIES_MAX: u8 = 3;
 
-/// Connections closed on a chunk without one confirmation between them, after which the receiver
-/// is taken to have forgotten the job.
+/// Connections closed on a chunk sent alone, without one confirmation between them and for at least
+/// [`REFUSALS_TIME_MIN`], after which the run is given up.
 pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
+
+/// A network that breaks all connections at once, perhaps twice, has settled by then.
+pub const REFUSALS_TIME_MIN: Duration = Duration::from_secs(3);
 
 /// Connections on which a receiver made no progress, one after the other, before it is given up.
 pub const STALLS_IN_A_ROW_MAX: u32 = 5;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 
 use super::live::Registered;
@@ -11,6 +11,7 @@ use super::queue::{Outcome, Wait};
 use super::source::identify;
 use crate::digest::Digest;
 use crate::limits::{READ_LEN_MIN, REPLY_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::net::Stream;
 use crate::protocol::v1;
 use crate::pump::{self, Outbox, PumpError};
 
@@ -127,7 +128,7 @@ impl<'a> Connection<'a> {
         self.looked_at = self.outbox.flushed_bytes();
         let mut bytes = [0; WINDOW_FRAMES_MAX * REPLY_LEN_MAX];
         let len = if wait == Wait::Yes {
-            io::Read::read(&mut *self.stream, &mut bytes)?
+            self.stream.read(&mut bytes)?
         } else {
             match self.stream.read_available(&mut bytes)? {
                 Some(len) => len,
@@ -176,5 +177,21 @@ impl<'a> Connection<'a> {
             }
         }
         self.unanswered
+    }
+}
+
+/// Does the receiver take writes to the file called `name`? Asks by writing nothing to it.
+///
+/// # Errors
+/// Those of the stream; a close is not one, but an answer.
+pub(super) fn is_known(mut stream: Stream, name: &[u8]) -> io::Result<bool> {
+    let mut frame = Vec::new();
+    v1::encode_write(&mut frame, name, &(0..0));
+    stream.write_all(&frame)?;
+    let mut answer = [0; REPLY_LEN_MAX];
+    match stream.read_exact(&mut answer) {
+        Ok(()) => Ok(answer == Digest::of(b"").to_hex()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
     }
 }

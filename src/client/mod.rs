@@ -143,7 +143,7 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
             // All is done, or nothing more is to be done: nobody uses a stream any more.
             live.shut_down();
             let created = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
-            worked.and(created)
+            worked.map(|()| created)
         };
         let ended = drive();
         queue.abort();
@@ -151,18 +151,30 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
         ended
     });
     anyhow::ensure!(!stop.is_asked(), "stopped{}", missing(&queue, progress));
-    match (ended, queue.last_refusal()) {
-        (_, Some(refusal)) => anyhow::bail!(
-            "the receiver takes no more of this job ({refusal}): it was restarted, has no room or lost the files; its log says more{}",
-            missing(&queue, progress)
-        ),
-        (Err(error), None) => Err(error.context(format!("not finished{}", missing(&queue, progress)))),
-        (Ok(()), None) => {
-            let (found, done) = (progress.found_files.sum(), progress.done_files.sum());
-            anyhow::ensure!(done == found || progress.failed() > 0, "{done} of {found} files were confirmed, and none failed");
-            Ok(())
+    let not_finished = |error: anyhow::Error| error.context(format!("not finished{}", missing(&queue, progress)));
+    let created = ended.map_err(not_finished)?;
+    match queue.refusal() {
+        Some(refusal) if refusal.of_all => {
+            anyhow::bail!("the receiver takes no more, its log says why ({}){}", refusal.why, missing(&queue, progress))
         }
+        Some(refusal) if !remembers(job, refusal.known.as_ref()) => {
+            anyhow::bail!(
+                "the receiver does not know the files of this run any more: was it restarted?{}",
+                missing(&queue, progress)
+            )
+        }
+        _ => created.map_err(not_finished)?,
     }
+    let (found, sent) = (progress.found_files.sum(), progress.done_files.sum());
+    anyhow::ensure!(sent == found || progress.failed() > 0, "{sent} of {found} files were confirmed, and none failed");
+    Ok(())
+}
+
+/// Does the receiver still know a file that it confirmed before?
+fn remembers(job: &Job, known: Option<&RemotePath>) -> bool {
+    let Some(path) = known else { return false };
+    let name = worker::wire_name(&job.remote.prefix, path);
+    job.dialer.dial().is_ok_and(|stream| connection::is_known(stream, &name).unwrap_or(false))
 }
 
 fn named<'scope, T: Send + 'scope>(

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::plan::{Chunk, Rest, Sending};
-use crate::limits::{CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX};
+use crate::limits::{CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX, REFUSALS_TIME_MIN};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 
@@ -88,8 +89,23 @@ struct State {
     closed: bool,
     /// Nothing more is to be done.
     aborted: bool,
+    /// Chunks refused although they were sent alone, with no confirmation between them.
     refused_in_a_row: u32,
-    last_refusal: String,
+    last_confirmation: Option<Instant>,
+    first_confirmed: Option<Arc<Sending>>,
+    refusal: Option<Refusal>,
+}
+
+/// The receiver refused chunks until their file, or the whole run, was given up.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    /// What the last one looked like.
+    pub(super) why: String,
+    /// Was the run given up?
+    pub(super) of_all: bool,
+    /// A file that it had confirmed before, if there is one: if it does not know that any more
+    /// either, it has forgotten the run.
+    pub(super) known: Option<RemotePath>,
 }
 
 impl State {
@@ -237,6 +253,8 @@ impl<'a> Queue<'a> {
         match outcome {
             Outcome::Confirmed => {
                 state.refused_in_a_row = 0;
+                state.last_confirmation = Some(Instant::now());
+                state.first_confirmed.get_or_insert_with(|| Arc::clone(&chunk.file));
                 self.progress.done_bytes.add(chunk.bytes());
                 if chunk.file.confirm(chunk.bytes()) && !chunk.file.has_failed() {
                     self.progress.done_files.add(1);
@@ -259,15 +277,22 @@ impl<'a> Queue<'a> {
                 }
             }
             Outcome::Refused(why) => {
+                // The first time it was one of several suspects: all connections may break at once.
+                state.refused_in_a_row += u32::from(chunk.tries > 0);
                 chunk.tries += 1;
-                state.refused_in_a_row += 1;
-                state.aborted |= state.refused_in_a_row >= REFUSALS_IN_A_ROW_MAX;
-                if chunk.tries < CHUNK_TRIES_MAX {
-                    self.put_back(state, chunk);
-                } else {
-                    self.fail(&chunk.file, &format!("not taken by the receiver, whose log says why: {why}"));
+                let silent_for = state.last_confirmation.map_or(Duration::MAX, |at| at.elapsed());
+                let of_all = state.refused_in_a_row >= REFUSALS_IN_A_ROW_MAX && silent_for >= REFUSALS_TIME_MIN;
+                let of_file = chunk.tries >= CHUNK_TRIES_MAX;
+                if of_all || of_file {
+                    let known = state.first_confirmed.as_ref().map(|file| file.path.clone());
+                    state.refusal = Some(Refusal { why: why.clone(), of_all, known });
                 }
-                state.last_refusal = why;
+                state.aborted |= of_all;
+                if of_file {
+                    self.fail(&chunk.file, &format!("not taken by the receiver, whose log says why: {why}"));
+                } else {
+                    self.put_back(state, chunk);
+                }
             }
         }
     }
@@ -321,12 +346,10 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Why the receiver is taken to have forgotten the job: it refused again and again, and
-    /// confirmed nothing since.
+    /// What the receiver refused to the end, if it did.
     #[must_use]
-    pub(super) fn last_refusal(&self) -> Option<String> {
-        let state = self.lock();
-        (state.refused_in_a_row >= u32::from(CHUNK_TRIES_MAX)).then(|| state.last_refusal.clone())
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal.clone()
     }
 
     /// The files of which something still waits: their number, and the first few.
@@ -410,8 +433,9 @@ mod tests {
             queue.settle(vec![(chunk, Outcome::Refused("closed".to_owned()))]);
             refusals += 1;
         }
-        assert_eq!(refusals, REFUSALS_IN_A_ROW_MAX);
-        assert_eq!(queue.last_refusal().as_deref(), Some("closed"));
+        // Each once in company, then alone.
+        assert_eq!(refusals, 100 + REFUSALS_IN_A_ROW_MAX);
+        assert!(queue.refusal().unwrap().of_all);
         assert_eq!(queue.missing(3).0, 100);
         assert_eq!(queue.missing(3).1.len(), 3);
     }
@@ -429,6 +453,8 @@ mod tests {
             queue.settle(vec![(chunk, if bad { Outcome::Refused(String::new()) } else { Outcome::Confirmed })]);
         }
         assert_eq!((progress.done_files.sum(), progress.failed()), (2, 1));
+        let refusal = queue.refusal().unwrap();
+        assert_eq!((refusal.of_all, refusal.known.unwrap().as_bytes()), (false, &b"good"[..]));
     }
 
     #[test]
