@@ -116,6 +116,9 @@ pub const CREATED_GENERATION_MAX: usize = 450_000;
 /// Times that `openat2` is asked again when a rename elsewhere made it uncertain (`EAGAIN`).
 pub const RESOLVE_TRIES_MAX: usize = 128;
 
+/// Times that a file is set aside for a new one of its name, when others create that name as well.
+pub const CREATE_TRIES_MAX: usize = 1000;
+
 /// Names tried for the kept version of a file before giving up.
 pub const BACKUP_TRIES_MAX: usize = 100;
 

@@ -96,6 +96,7 @@ fn log_to(terminal: &Terminal, loudness: Loudness) -> SubscriberBuilder<DefaultF
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_target(false)
+        .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(terminal.clone())
 }
@@ -128,7 +129,8 @@ impl<'a> MakeWriter<'a> for Terminal {
 /// Writes whole log lines, above the bar where there is one.
 impl Write for Terminal {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.bar.suspend(|| io::stderr().write_all(line))?;
+        // Work goes on where nobody can hear of it.
+        let _ = self.bar.suspend(|| io::stderr().write_all(line));
         Ok(line.len())
     }
 
@@ -230,5 +232,5 @@ pub fn print_listening(line: &str) -> io::Result<()> {
 
 /// Prints what ended a program before it began.
 pub fn print_error(program: &str, error: &anyhow::Error) {
-    eprintln!("{program}: {error:#}");
+    let _ = writeln!(io::stderr(), "{program}: {error:#}");
 }

@@ -13,7 +13,7 @@ mod source;
 mod walk;
 mod worker;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -83,6 +83,14 @@ impl Remote {
         let prefix = if path.is_root() { slash.to_vec() } else { [&directory, &b"/"[..]].concat() };
         Ok(Self { directory, prefix })
     }
+}
+
+/// Can `file` be sent at all?
+///
+/// # Errors
+/// It is missing, unreadable, or neither a folder nor a regular file.
+pub fn check_source(file: &Path) -> anyhow::Result<()> {
+    Walk::of(file).map(drop)
 }
 
 /// Does the job. What fails of single entries is in `progress`, and the rest goes on.

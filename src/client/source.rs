@@ -74,13 +74,14 @@ pub(super) fn describe_special(metadata: &Metadata) -> &'static str {
 /// Would a copy of `file` into the folder `target` on this machine land on or in `file` itself?
 ///
 /// # Errors
-/// One of them can't be looked at.
+/// `file` can't be looked at.
 pub fn lands_in_itself(file: &Path, target: &Path) -> io::Result<bool> {
-    let file_real = file.canonicalize()?;
-    let mut existing = std::path::absolute(target)?;
+    let file = file.canonicalize()?;
     // What is missing of the target will be made below what is there.
-    while !existing.try_exists()? && existing.pop() {}
-    let is_missing = std::path::absolute(target)? != existing;
+    let there = |path: &&Path| path.canonicalize().is_ok();
+    let target = std::path::absolute(target)?;
+    let Some(existing) = target.ancestors().find(there) else { return Ok(false) };
+    let is_there = existing == target;
     let existing = existing.canonicalize()?;
-    Ok(if file_real.is_dir() { existing.starts_with(&file_real) } else { !is_missing && file_real.parent() == Some(&existing) })
+    Ok(if file.is_dir() { existing.starts_with(&file) } else { is_there && file.parent() == Some(&existing) })
 }

@@ -17,6 +17,8 @@ use crate::store::Store;
 struct Connection<'a> {
     store: &'a Store,
     peer: Peer,
+    /// What it speaks, once that is known.
+    dialect: Option<Dialect>,
     inbox: Inbox,
     /// Reads from the peer; sends the answers that wait before it waits for more.
     stream: Answering,
@@ -63,7 +65,7 @@ enum Next {
 pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
     let stream = Answering { stream: slot.stream(), answers: Vec::new() };
     let peer = slot.peer();
-    let mut connection = Connection { store, peer, inbox: Inbox::default(), stream };
+    let mut connection = Connection { store, peer, dialect: None, inbox: Inbox::default(), stream };
     tracing::debug!("{peer}: connected");
     let ending = loop {
         let ending = match connection.wait_for_frame(slot, stop) {
@@ -94,7 +96,9 @@ impl Connection<'_> {
     fn wait_for_frame(&mut self, slot: &Slot<'_>, stop: &Stop) -> Next {
         loop {
             let bytes = self.inbox.bytes();
-            match hello::recognise(bytes) {
+            // The first bytes decide for good: what is no frame after them is a malformed one.
+            self.dialect = self.dialect.or_else(|| hello::recognise(bytes));
+            match self.dialect {
                 Some(Dialect::Unknown) => return Next::End(Ending::Foreign),
                 Some(Dialect::V1) => match v1::decode(bytes) {
                     Ok(Some(_)) => return Next::Frame,

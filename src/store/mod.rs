@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::limits::{BACKUP_TRIES_MAX, NAME_LEN_MAX};
+use crate::limits::{BACKUP_TRIES_MAX, CREATE_TRIES_MAX, NAME_LEN_MAX};
 use crate::path::{PathError, RemotePath};
 use created::{Created, Key};
 
@@ -115,18 +115,27 @@ impl Store {
     /// Something that is no regular file is there, or the system said no.
     pub fn create(&self, path: &RemotePath) -> Result<(), Error> {
         let (above, name) = path.split().ok_or_else(|| Error::Refused { path: path.clone(), what: "the root" })?;
-        let file = match jail::create_file(self.root.as_fd(), path) {
-            Ok(file) => file,
-            Err(Errno::NOENT | Errno::EXIST) => {
-                let above = self.open_directory(&above)?;
-                self.set_aside(above.as_fd(), name, path)?;
-                jail::create_file(self.root.as_fd(), path).map_err(|errno| refusal(path, "create", errno))?
-            }
-            Err(errno) => return Err(refusal(path, "create", errno)),
-        };
+        let file = self.create_new(path, &above, name)?;
         let key = self.key(path, &file)?;
         lock(&self.created).insert(key);
         Ok(())
+    }
+
+    fn create_new(&self, path: &RemotePath, above: &RemotePath, name: &OsStr) -> Result<File, Error> {
+        let mut errno = Errno::EXIST;
+        // Others may create the same name at the same moment: theirs is set aside as well.
+        for _ in 0..CREATE_TRIES_MAX {
+            match jail::create_file(self.root.as_fd(), path) {
+                Ok(file) => return Ok(file),
+                Err(other @ (Errno::NOENT | Errno::EXIST)) => {
+                    errno = other;
+                    let above = self.open_directory(above)?;
+                    self.set_aside(above.as_fd(), name, path)?;
+                }
+                Err(other) => return Err(refusal(path, "create", other)),
+            }
+        }
+        Err(refusal(path, "create", errno))
     }
 
     /// Gives what has the name another one, if it is a regular file; nothing there is fine.

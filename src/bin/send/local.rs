@@ -24,6 +24,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let target = Path::new(&args.remote_dir);
     let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
     let shown = Escaped::path(target);
+    client::check_source(&args.file)?;
     ensure!(
         !client::lands_in_itself(&args.file, target).with_context(|| format!("can't send '{}'", Escaped::path(&args.file)))?,
         "'{shown}' is where '{}' is: it can't be copied onto or into itself",

@@ -3,6 +3,7 @@
 mod args;
 mod local;
 
+use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -19,6 +20,12 @@ use parallel_transfer::terminal::{self, Report, Terminal};
 use args::Args;
 
 fn main() -> ExitCode {
+    // A thread that panics has found a mistake of ours. The others would wait for it for ever.
+    panic::set_hook(Box::new(|mistake| {
+        terminal::print_error("send", &anyhow::anyhow!("internal error: {mistake}"));
+        #[allow(clippy::disallowed_methods, reason = "there is nobody left to return to")]
+        std::process::exit(i32::from(Verdict::Failed.code()));
+    }));
     if std::env::args_os().skip(1).eq(["--worker"]) {
         return work_for_parent();
     }
