@@ -75,12 +75,12 @@ impl RemotePath {
     }
 
     /// The one rule by which a name from the wire becomes a path below the receiver's root: `/` is
-    /// that root, and an absolute path that already lies inside the root's own path is taken as it
-    /// is. One `/` at the end is allowed.
+    /// that root, and an absolute path that already lies inside one of the root's own paths is taken
+    /// as it is. One `/` at the end is allowed.
     ///
     /// # Errors
     /// What [`RemotePath::parse`] refuses.
-    pub fn below(root: &Path, name: &[u8]) -> Result<Self, PathError> {
+    pub fn below(roots: &[impl AsRef<Path>], name: &[u8]) -> Result<Self, PathError> {
         let Some(absolute) = name.strip_prefix(b"/") else {
             return Self::parse(name.strip_suffix(b"/").unwrap_or(name));
         };
@@ -88,10 +88,11 @@ impl RemotePath {
             return Ok(Self::root());
         }
         let path = absolute.strip_suffix(b"/").unwrap_or(absolute);
-        let own = root.as_os_str().as_bytes();
-        let own = own.strip_prefix(b"/").unwrap_or(own);
-        if !own.is_empty() {
+        for root in roots {
+            let own = root.as_ref().as_os_str().as_bytes();
+            let own = own.strip_prefix(b"/").unwrap_or(own);
             match path.strip_prefix(own) {
+                _ if own.is_empty() => {}
                 Some(b"") => return Ok(Self::root()),
                 Some([b'/', inside @ ..]) => return Self::parse(inside),
                 _ => {}
@@ -246,7 +247,7 @@ mod tests {
     #[test]
     fn names_from_the_wire_land_below_the_root() {
         let below = |root: &str, name: &str| {
-            RemotePath::below(Path::new(root), name.as_bytes()).map(|path| String::from_utf8(path.as_bytes().to_vec()).unwrap())
+            RemotePath::below(&[root], name.as_bytes()).map(|path| String::from_utf8(path.as_bytes().to_vec()).unwrap())
         };
         for (root, name, path) in [
             ("/data", "/", ""),

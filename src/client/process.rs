@@ -42,6 +42,9 @@ pub(super) struct Process {
     answered: Condvar,
 }
 
+/// How long to wait for room in a child between two looks at whether the run goes on.
+const LOOK: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Default)]
 struct Held {
     chunks: HashMap<u32, Chunk>,
@@ -136,7 +139,9 @@ impl Process {
         loop {
             let mut held = self.lock();
             while !held.gone && (held.bytes >= self.held_bytes_max || held.chunks.len() >= self.held_max) {
-                held = self.answered.wait(held).unwrap_or_else(PoisonError::into_inner);
+                held = self.answered.wait_timeout(held, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+                // Nobody wakes this when the run is given up.
+                held.gone |= queue.is_finished();
             }
             let gone = held.gone;
             drop(held);

@@ -25,10 +25,10 @@ pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-fn open_below(root: BorrowedFd<'_>, path: &RemotePath, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..RESOLVE_TRIES_MAX {
-        match rustix::fs::openat2(root, path.as_path(), flags | OFlags::CLOEXEC, mode, resolve) {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             opened => return opened,
         }
@@ -36,9 +36,18 @@ fn open_below(root: BorrowedFd<'_>, path: &RemotePath, flags: OFlags, mode: Mode
     Err(Errno::AGAIN)
 }
 
-/// Opens a folder, to find things in.
+/// Opens a folder, to find things in. A root that was removed is not there, open or not.
 pub(super) fn open_directory(root: BorrowedFd<'_>, path: &RemotePath) -> Result<OwnedFd, Errno> {
-    open_below(root, path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+    let folder = open_below(root, path.as_path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    if path.is_root() && rustix::fs::fstat(&folder)?.st_nlink == 0 {
+        return Err(Errno::NOENT);
+    }
+    Ok(folder)
+}
+
+/// Opens a folder that has a name in an open one.
+pub(super) fn open_child(above: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    open_below(above, Path::new(name), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
 }
 
 /// Makes a folder with a name of its own in an open one.
@@ -49,12 +58,12 @@ pub(super) fn make_directory(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), 
 /// Creates a file that was not there, for writing.
 pub(super) fn create_file(root: BorrowedFd<'_>, path: &RemotePath) -> Result<File, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    open_below(root, path, flags, Mode::from_raw_mode(0o666)).map(File::from)
+    open_below(root, path.as_path(), flags, Mode::from_raw_mode(0o666)).map(File::from)
 }
 
 /// Opens a file that is there. Waits for nobody: not for a FIFO's other end, not for a device.
 pub(super) fn open_file(root: BorrowedFd<'_>, path: &RemotePath, flags: OFlags) -> Result<File, Errno> {
-    open_below(root, path, flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()).map(File::from)
+    open_below(root, path.as_path(), flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()).map(File::from)
 }
 
 /// What has this name in an open folder; a link is a link.

@@ -7,7 +7,7 @@ mod jail;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,7 +50,8 @@ pub enum Error {
 #[derive(Debug)]
 pub struct Store {
     root: OwnedFd,
-    path: PathBuf,
+    /// Where the root is, as it was given and with all links followed.
+    paths: [PathBuf; 2],
     created: Mutex<Created>,
 }
 
@@ -60,15 +61,16 @@ impl Store {
     /// # Errors
     /// It can't be opened, is no folder, or the kernel can't keep paths below it (Linux before 5.6).
     pub fn open(path: &Path) -> io::Result<Self> {
-        let path = path.canonicalize()?;
-        let root = jail::open_root(&path)?;
-        Ok(Self { root, path, created: Mutex::default() })
+        let paths = [path.canonicalize()?, std::path::absolute(path)?];
+        let root = jail::open_root(path)?;
+        Ok(Self { root, paths, created: Mutex::default() })
     }
 
     /// Where its top was when it was opened, as an absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        let [path, _] = &self.paths;
+        path
     }
 
     /// The path that a name from the wire means.
@@ -76,7 +78,7 @@ impl Store {
     /// # Errors
     /// [`Error::Path`].
     pub fn resolve(&self, name: &[u8]) -> Result<RemotePath, Error> {
-        Ok(RemotePath::below(&self.path, name)?)
+        Ok(RemotePath::below(&self.paths, name)?)
     }
 
     /// Makes a folder and those above it; one that is there is fine.
@@ -94,18 +96,26 @@ impl Store {
             Errno::LOOP => Error::Refused { path: path.clone(), what: "a symbolic link, or below one" },
             _ => Error::Io { path: path.clone(), act, source: errno.into() },
         };
-        match jail::open_directory(self.root.as_fd(), path) {
-            Err(Errno::NOENT) => {}
-            opened => return opened.map_err(|errno| error("open", errno)),
+        // As deep as a path is long: in a loop, for a thread's stack is short.
+        let mut missing = Vec::new();
+        let mut above = path.clone();
+        let mut folder = loop {
+            match (jail::open_directory(self.root.as_fd(), &above), above.split()) {
+                (Err(Errno::NOENT), Some((further, name))) => {
+                    missing.push(name.to_owned());
+                    above = further;
+                }
+                (opened, _) => break opened.map_err(|errno| error("open", errno))?,
+            }
+        };
+        while let Some(name) = missing.pop() {
+            match jail::make_directory(folder.as_fd(), &name) {
+                Err(Errno::EXIST) | Ok(()) => {}
+                Err(errno) => return Err(error("make", errno)),
+            }
+            folder = jail::open_child(folder.as_fd(), &name).map_err(|errno| error("open", errno))?;
         }
-        // Only the top has nothing above it, and it was removed: it is never made again.
-        let Some((above, name)) = path.split() else { return Err(error("open", Errno::NOENT)) };
-        let above = self.open_directory(&above)?;
-        match jail::make_directory(above.as_fd(), name) {
-            Err(Errno::EXIST) | Ok(()) => {}
-            Err(errno) => return Err(error("make", errno)),
-        }
-        jail::open_directory(self.root.as_fd(), path).map_err(|errno| error("open", errno))
+        Ok(folder)
     }
 
     /// Creates an empty file, and the folders above it. A file that is there gets the name
@@ -122,41 +132,29 @@ impl Store {
     }
 
     fn create_new(&self, path: &RemotePath, above: &RemotePath, name: &OsStr) -> Result<File, Error> {
+        match jail::create_file(self.root.as_fd(), path) {
+            Ok(file) => return Ok(file),
+            Err(Errno::NOENT | Errno::EXIST) => {}
+            Err(errno) => return Err(refusal(path, "create", errno)),
+        }
+        let above = self.open_directory(above)?;
         let mut errno = Errno::EXIST;
         // Others may create the same name at the same moment: theirs is set aside as well.
         for _ in 0..CREATE_TRIES_MAX {
+            let kept = set_aside(above.as_fd(), name, path)?;
             match jail::create_file(self.root.as_fd(), path) {
                 Ok(file) => return Ok(file),
-                Err(other @ (Errno::NOENT | Errno::EXIST)) => {
-                    errno = other;
-                    let above = self.open_directory(above)?;
-                    self.set_aside(above.as_fd(), name, path)?;
+                Err(other) => errno = other,
+            }
+            if errno != Errno::EXIST {
+                // What is refused changes nothing.
+                if let Some(kept) = kept {
+                    let _ = jail::rename_to_new(above.as_fd(), &kept, name);
                 }
-                Err(other) => return Err(refusal(path, "create", other)),
+                break;
             }
         }
         Err(refusal(path, "create", errno))
-    }
-
-    /// Gives what has the name another one, if it is a regular file; nothing there is fine.
-    fn set_aside(&self, above: impl AsFd, name: &OsStr, path: &RemotePath) -> Result<(), Error> {
-        let kind = match jail::kind_of(above.as_fd(), name) {
-            Err(Errno::NOENT) => return Ok(()),
-            kind => kind.map_err(|errno| refusal(path, "look at", errno))?,
-        };
-        if kind != FileType::RegularFile {
-            return Err(Error::Refused { path: path.clone(), what: what_is(kind) });
-        }
-        let mut errno = Errno::EXIST;
-        for _ in 0..BACKUP_TRIES_MAX {
-            match jail::rename_to_new(above.as_fd(), name, &backup_name(name)) {
-                Err(Errno::EXIST) => errno = Errno::EXIST,
-                // Another one set it aside at the same moment.
-                Ok(()) | Err(Errno::NOENT) => return Ok(()),
-                Err(other) => return Err(refusal(path, "keep the old version of", other)),
-            }
-        }
-        Err(refusal(path, "keep the old version of", errno))
     }
 
     /// Opens a file that [`Store::create`] made under this path since the store was opened.
@@ -175,6 +173,30 @@ impl Store {
     fn key(&self, path: &RemotePath, file: &File) -> Result<Key, Error> {
         Key::of(path, file).map_err(|errno| refusal(path, "look at", errno))
     }
+}
+
+/// Gives what has the name another one, if it is a regular file, and tells which; nothing there is
+/// fine.
+fn set_aside(above: BorrowedFd<'_>, name: &OsStr, path: &RemotePath) -> Result<Option<OsString>, Error> {
+    let kind = match jail::kind_of(above, name) {
+        Err(Errno::NOENT) => return Ok(None),
+        kind => kind.map_err(|errno| refusal(path, "look at", errno))?,
+    };
+    if kind != FileType::RegularFile {
+        return Err(Error::Refused { path: path.clone(), what: what_is(kind) });
+    }
+    let mut errno = Errno::EXIST;
+    for _ in 0..BACKUP_TRIES_MAX {
+        let kept = backup_name(name);
+        match jail::rename_to_new(above, name, &kept) {
+            Err(Errno::EXIST) => errno = Errno::EXIST,
+            Ok(()) => return Ok(Some(kept)),
+            // Another one set it aside at the same moment.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(other) => return Err(refusal(path, "keep the old version of", other)),
+        }
+    }
+    Err(refusal(path, "keep the old version of", errno))
 }
 
 /// A poisoned lock's content is whole: nothing here panics half-way through a change.
