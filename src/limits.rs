@@ -70,7 +70,11 @@ pub const THREAD_NUM_MAX: usize = 256;
 /// Threads in each worker process where `--thread_num` does not say.
 pub const THREAD_NUM_DEFAULT: usize = 3;
 
-/// Times a chunk is sent before its file is given up.
+/// Connections closed on a chunk before its file is given up: some seconds, with the waits between
+/// them. A network that breaks every connection for a moment looks the same.
+pub const CHUNK_REFUSALS_MAX: u8 = 6;
+
+/// Times a chunk is sent that arrives with another digest, before its file is given up.
 pub const CHUNK_TRIES_MAX: u8 = 3;
 
 /// Connections closed on a chunk sent alone, without one confirmation between them and for at least

@@ -136,7 +136,12 @@ impl Inbox {
             if len <= self.buffer.len() {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
-            self.buffer.resize(len, 0);
+            if self.buffer.is_empty() {
+                // Pages of zeros that are not touched before bytes come: most connections are silent.
+                self.buffer = vec![0; len];
+            } else {
+                self.buffer.resize(len, 0);
+            }
         }
         let len = stream.read(&mut self.buffer[self.end..])?;
         self.end += len;

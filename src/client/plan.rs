@@ -52,13 +52,22 @@ pub(super) struct Chunk {
     pub(super) file: Arc<Sending>,
     /// Which bytes of it.
     pub(super) range: Range<u64>,
-    /// How often it was tried in vain.
-    pub(super) tries: u8,
+    /// How often it arrived with another digest.
+    pub(super) mismatches: u8,
+    /// How often a connection was closed where its answer was due.
+    pub(super) refusals: u8,
     /// What it is called between a process and its parent; without meaning elsewhere.
     pub(super) ticket: u32,
 }
 
 impl Chunk {
+    /// Is it to be sent with nothing else unanswered? If a connection is closed on it again, then it
+    /// was this one.
+    #[must_use]
+    pub(super) fn is_suspect(&self) -> bool {
+        self.refusals > 0
+    }
+
     /// Bytes of the range.
     #[must_use]
     pub(super) fn bytes(&self) -> u64 {
@@ -95,7 +104,7 @@ impl Rest {
         }
         let range = self.next..size.min(self.next.saturating_add(length));
         self.next = range.end;
-        Some(Chunk { file: Arc::clone(&self.file), range, tries: 0, ticket: 0 })
+        Some(Chunk { file: Arc::clone(&self.file), range, mismatches: 0, refusals: 0, ticket: 0 })
     }
 
     /// The work of all chunks that are left, see [`Chunk::work`].

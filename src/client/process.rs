@@ -211,7 +211,7 @@ impl Held {
         self.next_ticket = ticket.wrapping_add(1);
         let write = v2::Write {
             ticket,
-            alone: chunk.tries > 0,
+            alone: chunk.is_suspect(),
             path: chunk.file.path.clone(),
             identity: chunk.file.identity,
             range: chunk.range.clone(),
@@ -288,7 +288,13 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
             while let Some(frame) = next_frame(&mut inbox, input)? {
                 let Frame::Write(write) = frame else { bail!("the parent speaks out of turn") };
                 let file = Arc::new(Sending::new(write.path, write.identity));
-                give.send(Chunk { file, range: write.range, tries: u8::from(write.alone), ticket: write.ticket })?;
+                give.send(Chunk {
+                    file,
+                    range: write.range,
+                    mismatches: 0,
+                    refusals: u8::from(write.alone),
+                    ticket: write.ticket,
+                })?;
                 if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
                     let work = || {
                         if let Err(error) = worker.run() {

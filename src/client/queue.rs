@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::plan::{Chunk, Rest, Sending};
-use crate::limits::{CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX, REFUSALS_TIME_MIN};
+use crate::limits::{CHUNK_REFUSALS_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX, REFUSALS_TIME_MIN};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 
@@ -263,14 +263,14 @@ impl<'a> Queue<'a> {
             Outcome::SourceFailed(reason) => self.fail(&chunk.file, &reason),
             Outcome::Lost => self.put_back(state, chunk),
             Outcome::Mismatched => {
-                chunk.tries += 1;
+                chunk.mismatches += 1;
                 tracing::warn!(
                     "{}: range {}..{} arrived with another digest",
                     chunk.file.path,
                     chunk.range.start,
                     chunk.range.end
                 );
-                if chunk.tries < CHUNK_TRIES_MAX {
+                if chunk.mismatches < CHUNK_TRIES_MAX {
                     self.put_back(state, chunk);
                 } else {
                     self.fail(&chunk.file, &format!("arrived with another digest {CHUNK_TRIES_MAX} times"));
@@ -278,11 +278,11 @@ impl<'a> Queue<'a> {
             }
             Outcome::Refused(why) => {
                 // The first time it was one of several suspects: all connections may break at once.
-                state.refused_in_a_row += u32::from(chunk.tries > 0);
-                chunk.tries += 1;
+                state.refused_in_a_row += u32::from(chunk.is_suspect());
+                chunk.refusals += 1;
                 let silent_for = state.last_confirmation.map_or(Duration::MAX, |at| at.elapsed());
                 let of_all = state.refused_in_a_row >= REFUSALS_IN_A_ROW_MAX && silent_for >= REFUSALS_TIME_MIN;
-                let of_file = chunk.tries >= CHUNK_TRIES_MAX;
+                let of_file = chunk.refusals >= CHUNK_REFUSALS_MAX;
                 if of_all || of_file {
                     let known = state.first_confirmed.as_ref().map(|file| file.path.clone());
                     state.refusal = Some(Refusal { why: why.clone(), of_all, known });

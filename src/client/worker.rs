@@ -76,8 +76,7 @@ impl<'a> Worker<'a> {
 
     /// Sends a chunk and looks after the answers to those before it.
     fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
-        // A chunk on which a connection was closed goes alone: if it happens again it was this one.
-        let alone = chunk.tries > 0;
+        let alone = chunk.is_suspect();
         if alone {
             let settled = self.settle_all(hands);
             if !matches!(settled, Ok(true)) {

@@ -80,6 +80,14 @@ impl Stream {
         let _ = self.0.shutdown(how);
     }
 
+    /// Ends the stream at once, and for the peer as well: one that waits for room to write would not
+    /// notice an orderly end.
+    pub fn reset(&self) {
+        // RFC 9293, section 3.6: a close with a linger time of 0 is an abort.
+        let _ = self.0.set_linger(Some(Duration::ZERO));
+        self.shutdown(Shutdown::Both);
+    }
+
     /// Ends the stream so that what was written arrives: a close with unread bytes would reset the
     /// connection and drop it (RFC 2525, section 2.17). Reads them off for a moment.
     pub fn close_in_order(&self) {

@@ -69,6 +69,8 @@ pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
     tracing::debug!("{peer}: connected");
     let ending = loop {
         let ending = match connection.wait_for_frame(slot, stop) {
+            // The peer would not hear the answer, and would ask again.
+            Next::Frame if slot.is_cut() => Err(Ending::Closed),
             Next::Frame => connection.serve_frame(),
             Next::End(ending) => Err(ending),
         };

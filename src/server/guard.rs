@@ -78,11 +78,13 @@ impl Guard {
                 return None;
             }
             // Numbers grow: the first silent one is the oldest. One that was told to go is on its way.
-            let silent = |one: &&Arc<Inside>| !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed);
+            let silent = |one: &&Arc<Inside>| {
+                !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed) && !one.stream.is_readable()
+            };
             if let Some(silent) = inside.values().find(silent) {
                 tracing::debug!("{}: silent, makes room for {peer}", silent.peer);
                 silent.cut.store(true, Ordering::Relaxed);
-                silent.stream.shutdown(Shutdown::Both);
+                silent.stream.reset();
             }
             inside = self.left.wait_timeout(inside, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -118,7 +120,7 @@ impl Guard {
         for one in self.lock().values() {
             tracing::warn!("{}: cut off, time to end is over", one.peer);
             one.cut.store(true, Ordering::Relaxed);
-            one.stream.shutdown(Shutdown::Both);
+            one.stream.reset();
         }
     }
 }
