@@ -1,5 +1,4 @@
 //! `Hasher` and `Digest`: MD5, which is what protocol v1 answers each chunk with.
-
 //!
 //! Hashing is all that v1 costs, so the crate is chosen by speed: 0.69 GB/s a core where `md-5` does
 //! 0.55. The tests hold it against `md-5`.

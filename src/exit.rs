@@ -2,15 +2,13 @@
 
 use crate::progress::Progress;
 
-/// How a run of a program ended.
+/// How a run of a program ended. (A command line that makes no sense ends in its parser, with 2.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything is there and verified.
     Complete = 0,
     /// It did not work.
     Failed = 1,
-    /// The command line makes no sense.
-    Usage = 2,
     /// Some entries failed or changed while they were read; the rest is there.
     Partial = 3,
     /// Stopped by a signal with work left.
@@ -36,7 +34,6 @@ impl Verdict {
         match self {
             Self::Complete => "complete",
             Self::Failed => "failed",
-            Self::Usage => "usage",
             Self::Partial => "partial",
             Self::Interrupted => "interrupted",
         }

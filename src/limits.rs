@@ -81,11 +81,14 @@ pub const CHUNK_TRIES_MAX: u8 = 3;
 /// [`REFUSALS_TIME_MIN`], after which the run is given up.
 pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
 
+/// How long a chunk that failed waits behind fresh ones.
+pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// A network that breaks all connections at once, perhaps twice, has settled by then.
 pub const REFUSALS_TIME_MIN: Duration = Duration::from_secs(3);
 
-/// Connections on which a receiver made no progress, one after the other, before it is given up.
-pub const STALLS_IN_A_ROW_MAX: u32 = 5;
+/// Connections on which a receiver made no progress on a chunk before it is given up.
+pub const CHUNK_STALLS_MAX: u8 = 5;
 
 /// Failed entries whose names the summary keeps. All are counted, and all are logged.
 pub const FAILURES_KEPT_MAX: usize = 1000;
@@ -113,6 +116,15 @@ pub const BACKLOG: i32 = 1024;
 
 /// Bytes of stack of a connection's thread: no recursion, no large arrays.
 pub const CONNECTION_STACK_LEN: usize = 256 * 1024;
+
+/// Frames whose answers a receiver gathers for one write.
+pub const ANSWERS_MAX: usize = 64;
+
+/// How long an answer may wait for its neighbours.
+pub const ANSWERS_TIME_MAX: Duration = Duration::from_millis(100);
+
+/// Bytes of a peer's name that a log line shows.
+pub const NAME_SHOWN_LEN_MAX: usize = 1024;
 
 /// Files in each of the two generations of created files that a receiver remembers.
 pub const CREATED_GENERATION_MAX: usize = 450_000;

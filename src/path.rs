@@ -7,7 +7,7 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::limits::{NAME_LEN_MAX, PATH_LEN_MAX};
+use crate::limits::{NAME_LEN_MAX, NAME_SHOWN_LEN_MAX, PATH_LEN_MAX};
 
 /// A path below a root: names joined by `/`, with no `.`, no `..`, no empty name and no NUL.
 /// The empty path is the root itself.
@@ -173,6 +173,12 @@ impl fmt::Debug for RemotePath {
 pub struct Escaped<'a>(pub &'a [u8]);
 
 impl<'a> Escaped<'a> {
+    /// As much of a peer's name as a log line should hold.
+    #[must_use]
+    pub fn start_of(name: &'a [u8]) -> Self {
+        Self(&name[..name.len().min(NAME_SHOWN_LEN_MAX)])
+    }
+
     /// The same for a path of this machine.
     #[must_use]
     pub fn path(path: &'a Path) -> Self {

@@ -164,7 +164,7 @@ impl Report<'_> {
         let mut out = io::stdout().lock();
         let _ = if as_json {
             writeln!(out, "{}", self.to_json())
-        } else if loudness != Loudness::Quiet && self.verdict != Verdict::Usage {
+        } else if loudness != Loudness::Quiet {
             writeln!(out, "{self}")
         } else {
             Ok(())

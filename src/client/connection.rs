@@ -10,7 +10,7 @@ use super::plan::Chunk;
 use super::queue::{Outcome, Wait};
 use super::source::identify;
 use crate::digest::Digest;
-use crate::limits::{READ_LEN_MIN, REPLY_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLY_LEN_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
 use crate::protocol::v1;
 use crate::pump::{self, Outbox, PumpError};
@@ -187,6 +187,7 @@ impl<'a> Connection<'a> {
 pub(super) fn is_known(mut stream: Stream, name: &[u8]) -> io::Result<bool> {
     let mut frame = Vec::new();
     v1::encode_write(&mut frame, name, &(0..0));
+    stream.limit_waits(DIAL_TIMEOUT)?;
     stream.write_all(&frame)?;
     let mut answer = [0; REPLY_LEN_MAX];
     match stream.read_exact(&mut answer) {

@@ -71,6 +71,9 @@ impl Creator<'_> {
                 Err(Trouble::Broken(error)) => {
                     tracing::debug!("the control connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);
+                    // What it has not read yet it must not read later: a file created twice loses its
+                    // content to its kept version.
+                    line.stream.reset();
                     lost.note(&error, self)?;
                     let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
                     self.progress.connections.add(1);
@@ -137,6 +140,7 @@ impl Creator<'_> {
                 After::More => {}
                 After::Queue(file) => files.push(file),
                 After::Parents => {
+                    line.asked.push_front(Asked::Top);
                     self.make_parents(line, answers.len() - at - 1)?;
                     self.send_all(line)?;
                     break;
@@ -203,7 +207,7 @@ impl Creator<'_> {
     fn make_parents(&self, line: &mut Line<'_>, answered: usize) -> Result<(), Trouble> {
         // All that was asked after it failed for want of it.
         line.outbox.flush(&mut *line.stream)?;
-        for _ in answered..line.asked.len() {
+        for _ in answered + 1..line.asked.len() {
             self.read_answer(line)?;
         }
         let directory = &self.remote.directory;

@@ -101,7 +101,7 @@ pub fn check_source(file: &Path) -> anyhow::Result<()> {
 pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let walk = Walk::of(&job.file)?;
     let source = walk.source();
-    let first = job.dialer.dial().context("nothing was sent")?;
+    let first = job.dialer.dial(stop).context("nothing was sent")?;
     progress.connections.add(1);
     progress.processes.add(1);
 
@@ -165,7 +165,7 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
         Some(refusal) if refusal.of_all => {
             anyhow::bail!("the receiver takes no more, its log says why ({}){}", refusal.why, missing(&queue, progress))
         }
-        Some(refusal) if !remembers(job, refusal.known.as_ref()) => {
+        Some(refusal) if !remembers(job, &refusal.known, stop) => {
             anyhow::bail!(
                 "the receiver does not know the files of this run any more: was it restarted?{}",
                 missing(&queue, progress)
@@ -178,11 +178,10 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does the receiver still know a file that it confirmed before?
-fn remembers(job: &Job, known: Option<&RemotePath>) -> bool {
-    let Some(path) = known else { return false };
+/// Does the receiver still know a file of this run?
+fn remembers(job: &Job, path: &RemotePath, stop: &Stop) -> bool {
     let name = worker::wire_name(&job.remote.prefix, path);
-    job.dialer.dial().is_ok_and(|stream| connection::is_known(stream, &name).unwrap_or(false))
+    job.dialer.dial(stop).is_ok_and(|stream| connection::is_known(stream, &name).unwrap_or(false))
 }
 
 fn named<'scope, T: Send + 'scope>(

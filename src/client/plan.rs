@@ -56,6 +56,8 @@ pub(super) struct Chunk {
     pub(super) mismatches: u8,
     /// How often a connection was closed where its answer was due.
     pub(super) refusals: u8,
+    /// How often the receiver made no progress on it until the connection was given up.
+    pub(super) stalls: u8,
     /// What it is called between a process and its parent; without meaning elsewhere.
     pub(super) ticket: u32,
 }
@@ -104,7 +106,7 @@ impl Rest {
         }
         let range = self.next..size.min(self.next.saturating_add(length));
         self.next = range.end;
-        Some(Chunk { file: Arc::clone(&self.file), range, mismatches: 0, refusals: 0, ticket: 0 })
+        Some(Chunk { file: Arc::clone(&self.file), range, mismatches: 0, refusals: 0, stalls: 0, ticket: 0 })
     }
 
     /// The work of all chunks that are left, see [`Chunk::work`].

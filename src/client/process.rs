@@ -98,32 +98,23 @@ impl Process {
     /// # Errors
     /// The child can't reach the receiver any more.
     pub(super) fn feed(mut self, queue: &Queue<'_>, progress: &Progress) -> Result<(), String> {
-        let (stdin, stdout) = (self.stdin.take(), self.stdout.take());
+        let (Some(stdin), Some(stdout)) = (self.stdin.take(), self.stdout.take()) else { return Ok(()) };
         let listened = thread::scope(|scope| {
             let listener = thread::Builder::new().name("replies".to_owned()).spawn_scoped(scope, || {
-                let listened = stdout.map_or(Ok(()), |stdout| self.listen(stdout, queue, progress));
-                self.lock().gone = true;
-                self.answered.notify_all();
+                let listened = self.listen(stdout, queue, progress);
+                self.end(queue);
                 listened
             });
-            let handed_out = stdin.map_or(Ok(()), |stdin| self.hand_out(stdin, queue));
-            if let Err(error) = handed_out {
+            let Ok(listener) = listener else { return Err(Farewell::Broken("no thread to listen to it".to_owned())) };
+            if let Err(error) = self.hand_out(stdin, queue) {
                 tracing::debug!("a worker process takes no more work: {error}");
             }
             // Its input has ended: it ends, and so does its output.
-            match listener.map(thread::ScopedJoinHandle::join) {
-                Ok(Ok(listened)) => listened,
-                _ => Err(Farewell::Broken("it can't be listened to".to_owned())),
-            }
+            listener.join().unwrap_or_else(|_| Err(Farewell::Broken("it can't be listened to".to_owned())))
         });
-        let left: Vec<_> = self.lock().chunks.drain().map(|(_, chunk)| (chunk, Outcome::Lost)).collect();
-        if !left.is_empty() && !queue.is_finished() {
-            tracing::warn!("a worker process ended early: {} chunks that it held are sent by others", left.len());
-        }
         // It has nothing left to do, or nothing that it does counts any more.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        queue.settle(left);
         match listened {
             Ok(()) => Ok(()),
             Err(Farewell::GaveUp(why)) => Err(why),
@@ -151,6 +142,11 @@ impl Process {
             let Some(chunk) = queue.take() else { return Ok(()) };
             bytes.clear();
             let mut held = self.lock();
+            if held.gone {
+                drop(held);
+                queue.settle(vec![(chunk, Outcome::Lost)]);
+                return Ok(());
+            }
             held.put(&mut bytes, chunk);
             // Small chunks go in company.
             while held.bytes < self.held_bytes_max && held.chunks.len() < self.held_max && bytes.len() < PIPE_WRITE_LEN {
@@ -162,45 +158,70 @@ impl Process {
         }
     }
 
+    /// Takes no more chunks for the child, and gives back to the queue what it holds.
+    fn end(&self, queue: &Queue<'_>) {
+        let mut held = self.lock();
+        held.gone = true;
+        let left: Vec<_> = held.chunks.drain().map(|(_, chunk)| (chunk, Outcome::Lost)).collect();
+        drop(held);
+        self.answered.notify_all();
+        if !left.is_empty() && !queue.is_finished() {
+            tracing::warn!("a worker process ended early: {} chunks that it held are sent by others", left.len());
+        }
+        queue.settle(left);
+    }
+
     fn listen(&self, mut stdout: ChildStdout, queue: &Queue<'_>, progress: &Progress) -> Result<(), Farewell> {
         let (mut inbox, mut connections) = (Inbox::default(), 0);
         loop {
             let mut outcomes = Vec::new();
-            while let Some((frame, len)) = v2::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
-                inbox.consume(len);
-                let Frame::Reply(Reply { ticket, status, reason }) = frame else {
-                    return Err(Farewell::Broken("it speaks out of turn".to_owned()));
-                };
-                let outcome = match status {
-                    Status::Confirmed => Outcome::Confirmed,
-                    Status::Mismatched => Outcome::Mismatched,
-                    Status::Refused => Outcome::Refused(reason),
-                    Status::Lost => Outcome::Lost,
-                    Status::SourceFailed => Outcome::SourceFailed(reason),
-                    Status::GaveUp => return Err(Farewell::GaveUp(reason)),
-                    Status::Connections => {
-                        progress.connections.add(u64::from(ticket.saturating_sub(connections)));
-                        connections = ticket;
-                        continue;
-                    }
-                };
-                let mut held = self.lock();
-                let Some(chunk) = held.chunks.remove(&ticket) else {
-                    return Err(Farewell::Broken("it answers what it was not asked".to_owned()));
-                };
-                held.bytes = held.bytes.saturating_sub(chunk.bytes());
-                outcomes.push((chunk, outcome));
-            }
+            let taken = self.take_replies(&mut inbox, &mut outcomes, |total| {
+                progress.connections.add(u64::from(total.saturating_sub(connections)));
+                connections = total;
+            });
             if !outcomes.is_empty() {
                 self.answered.notify_all();
                 queue.settle(outcomes);
             }
+            taken?;
             match inbox.fill(&mut stdout, 2 * PIPE_FRAME_LEN_MAX) {
                 Ok(0) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Farewell::Broken(error.to_string())),
                 _ => {}
             }
         }
+    }
+
+    /// Takes the replies that are here; what became of chunks is in `outcomes` even on an error.
+    fn take_replies(
+        &self, inbox: &mut Inbox, outcomes: &mut Vec<(Chunk, Outcome)>, mut note_connections: impl FnMut(u32),
+    ) -> Result<(), Farewell> {
+        while let Some((frame, len)) = v2::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
+            inbox.consume(len);
+            let Frame::Reply(Reply { ticket, status, reason }) = frame else {
+                return Err(Farewell::Broken("it speaks out of turn".to_owned()));
+            };
+            let outcome = match status {
+                Status::Confirmed => Outcome::Confirmed,
+                Status::Mismatched => Outcome::Mismatched,
+                Status::Refused => Outcome::Refused(reason),
+                Status::Lost => Outcome::Lost,
+                Status::Stalled => Outcome::Stalled,
+                Status::SourceFailed => Outcome::SourceFailed(reason),
+                Status::GaveUp => return Err(Farewell::GaveUp(reason)),
+                Status::Connections => {
+                    note_connections(ticket);
+                    continue;
+                }
+            };
+            let mut held = self.lock();
+            let Some(chunk) = held.chunks.remove(&ticket) else {
+                return Err(Farewell::Broken("it answers what it was not asked".to_owned()));
+            };
+            held.bytes = held.bytes.saturating_sub(chunk.bytes());
+            outcomes.push((chunk, outcome));
+        }
+        Ok(())
     }
 }
 
@@ -293,6 +314,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
                     range: write.range,
                     mismatches: 0,
                     refusals: u8::from(write.alone),
+                    stalls: 0,
                     ticket: write.ticket,
                 })?;
                 if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
@@ -327,6 +349,7 @@ fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcome
             Outcome::Mismatched => (Status::Mismatched, String::new()),
             Outcome::Refused(why) => (Status::Refused, why),
             Outcome::Lost => (Status::Lost, String::new()),
+            Outcome::Stalled => (Status::Stalled, String::new()),
             Outcome::SourceFailed(why) => (Status::SourceFailed, why),
         };
         v2::encode(&mut bytes, &Frame::Reply(Reply { ticket: chunk.ticket, status, reason }));

@@ -76,12 +76,14 @@ pub(super) fn describe_special(metadata: &Metadata) -> &'static str {
 /// # Errors
 /// `file` can't be looked at.
 pub fn lands_in_itself(file: &Path, target: &Path) -> io::Result<bool> {
-    let file = file.canonicalize()?;
+    let real = file.canonicalize()?;
     // What is missing of the target will be made below what is there.
-    let there = |path: &&Path| path.canonicalize().is_ok();
     let target = std::path::absolute(target)?;
+    let there = |path: &&Path| path.canonicalize().is_ok();
     let Some(existing) = target.ancestors().find(there) else { return Ok(false) };
-    let is_there = existing == target;
-    let existing = existing.canonicalize()?;
-    Ok(if file.is_dir() { existing.starts_with(&file) } else { is_there && file.parent() == Some(&existing) })
+    if real.is_dir() {
+        return Ok(existing.canonicalize()?.starts_with(&real));
+    }
+    let landing = file.file_name().map(|name| target.join(name));
+    Ok(landing.and_then(|landing| landing.canonicalize().ok()).is_some_and(|landing| landing == real))
 }

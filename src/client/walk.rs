@@ -58,7 +58,7 @@ impl Walk {
     /// Sends all entries, folders before what is in them; ends early when nobody takes them.
     pub(super) fn run(self, entries: &Sender<Entry>, progress: &Progress) {
         match self {
-            Self::File(_, entry) => send_entry(entry, entries, progress).map_or((), |()| ()),
+            Self::File(_, entry) => drop(send_entry(entry, entries, progress)),
             Self::Tree(top) => {
                 // The tree's own top is the remote folder, which is made by whoever made the job.
                 for found in WalkDir::new(&top).min_depth(1) {

@@ -11,7 +11,7 @@ use super::plan::{Chunk, Sending};
 use super::queue::{Outcome, Taken, Wait};
 use super::source::Source;
 use crate::digest::Digest;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, STALLS_IN_A_ROW_MAX};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use crate::net;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
@@ -46,8 +46,6 @@ struct Hands<'a> {
     file: Option<(Arc<Sending>, File)>,
     /// Connections that broke since the last confirmation.
     broken_in_a_row: u32,
-    /// Those of them on which the receiver made no progress.
-    stalled_in_a_row: u32,
 }
 
 impl<'a> Worker<'a> {
@@ -63,7 +61,7 @@ impl<'a> Worker<'a> {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => {
                         let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-                        self.check(&mut hands, received)?;
+                        self.check(&mut hands, received);
                     }
                 },
                 _ => match (self.take)(Wait::Yes) {
@@ -77,12 +75,9 @@ impl<'a> Worker<'a> {
     /// Sends a chunk and looks after the answers to those before it.
     fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
         let alone = chunk.is_suspect();
-        if alone {
-            let settled = self.settle_all(hands);
-            if !matches!(settled, Ok(true)) {
-                (self.report)(vec![(chunk, Outcome::Lost)]);
-                return settled.map(drop);
-            }
+        if alone && !self.settle_all(hands) {
+            (self.report)(vec![(chunk, Outcome::Lost)]);
+            return Ok(());
         }
         if hands
             .file
@@ -130,7 +125,8 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
         };
-        self.check(hands, result).map(drop)
+        self.check(hands, result);
+        Ok(())
     }
 
     fn connect(&self, broken_in_a_row: u32) -> Result<Connection<'a>, net::dial::DialError> {
@@ -144,25 +140,25 @@ impl<'a> Worker<'a> {
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.
-    fn settle_all(&self, hands: &mut Hands<'a>) -> anyhow::Result<bool> {
+    fn settle_all(&self, hands: &mut Hands<'a>) -> bool {
         while let Some(connection) = &mut hands.connection
             && connection.unanswered() > 0
         {
             let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-            if !self.check(hands, received)? {
-                return Ok(false);
+            if !self.check(hands, received) {
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 
     /// Takes the result of work on the connection, a number of answers; false when it broke.
-    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> anyhow::Result<bool> {
+    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> bool {
         match result {
-            Ok(0) => Ok(true),
+            Ok(0) => true,
             Ok(_) => {
-                (hands.broken_in_a_row, hands.stalled_in_a_row) = (0, 0);
-                Ok(true)
+                hands.broken_in_a_row = 0;
+                true
             }
             Err(error) => {
                 if let Some(connection) = hands.connection.take() {
@@ -171,13 +167,7 @@ impl<'a> Worker<'a> {
                     self.put_back(connection.give_up(self.report), Some(&error));
                 }
                 hands.broken_in_a_row += 1;
-                hands.stalled_in_a_row += u32::from(net::is_stall(&error));
-                anyhow::ensure!(
-                    hands.stalled_in_a_row < STALLS_IN_A_ROW_MAX,
-                    "{} takes connections but made no progress on {STALLS_IN_A_ROW_MAX} of them",
-                    self.dialer
-                );
-                Ok(false)
+                false
             }
         }
     }
@@ -185,8 +175,12 @@ impl<'a> Worker<'a> {
     /// Reports what a connection that is gone did not confirm. The oldest is what the receiver was
     /// busy with: if it closed the connection, that was the answer.
     fn put_back(&self, unanswered: VecDeque<(Chunk, Digest)>, error: Option<&io::Error>) {
-        let refusal = error.filter(|error| !net::is_stall(error) && !self.stop.is_asked()).map(describe_close);
-        let mut outcome = refusal.map_or(Outcome::Lost, Outcome::Refused);
+        let mut outcome = match error {
+            None => Outcome::Lost,
+            Some(_) if self.stop.is_asked() => Outcome::Lost,
+            Some(error) if net::is_stall(error) => Outcome::Stalled,
+            Some(error) => Outcome::Refused(describe_close(error)),
+        };
         let with_outcome = |(chunk, _)| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
         (self.report)(unanswered.into_iter().map(with_outcome).collect());
     }

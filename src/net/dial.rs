@@ -127,8 +127,8 @@ impl Dialer {
     /// Tries each address once.
     ///
     /// # Errors
-    /// [`DialError::Connect`] with the last address's reason.
-    pub fn dial(&self) -> Result<Stream, DialError> {
+    /// [`DialError::Connect`] with the last address's reason, or [`DialError::Stopped`].
+    pub fn dial(&self, stop: &Stop) -> Result<Stream, DialError> {
         let addresses = match &self.target {
             Target::Local(path) => {
                 let error = |source| DialError::Connect { address: self.to_string(), source };
@@ -141,6 +141,9 @@ impl Dialer {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failed = DialError::Connect { address: self.to_string(), source: io::ErrorKind::AddrNotAvailable.into() };
         for index in (0..addresses.len()).map(|step| (first + step) % addresses.len()) {
+            if stop.is_asked() {
+                return Err(DialError::Stopped);
+            }
             match self.connect(addresses[index]) {
                 Ok(stream) => {
                     self.preferred.store(index, Ordering::Relaxed);
@@ -169,7 +172,7 @@ impl Dialer {
         let deadline = Instant::now() + self.retry_for;
         let mut backoff = BACKOFF_MIN;
         loop {
-            let error = match self.dial() {
+            let error = match self.dial(stop) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };

@@ -44,15 +44,24 @@ impl Stream {
     /// Takes over a connected socket and sets its options. A read or a write that makes no progress
     /// for `stall` fails with `WouldBlock`.
     fn new(socket: Socket, stall: Duration, tcp: bool) -> io::Result<Self> {
-        socket.set_read_timeout(Some(stall))?;
-        socket.set_write_timeout(Some(stall))?;
         if tcp {
             // Header and data are written at once: waiting for more would only cost time.
             socket.set_tcp_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 4).with_retries(4);
             socket.set_tcp_keepalive(&keepalive)?;
         }
-        Ok(Self(Arc::new(socket)))
+        let stream = Self(Arc::new(socket));
+        stream.limit_waits(stall)?;
+        Ok(stream)
+    }
+
+    /// From now on a read or a write fails that makes no progress for `stall`.
+    ///
+    /// # Errors
+    /// Those of `setsockopt(2)`.
+    pub fn limit_waits(&self, stall: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(stall))?;
+        self.0.set_write_timeout(Some(stall))
     }
 
     /// Reads what is here already; `None` where nothing is.
@@ -252,9 +261,12 @@ fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// Does `accept(2)` say that the next connection may do better?
 fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind as Kind;
-    matches!(error.kind(), Kind::WouldBlock | Kind::Interrupted | Kind::ConnectionAborted | Kind::ConnectionReset)
+    use rustix::io::Errno as E;
+    let left = [E::AGAIN, E::INTR, E::CONNABORTED, E::CONNRESET, E::PROTO, E::PERM];
+    let unreachable = [E::NETDOWN, E::NETUNREACH, E::HOSTUNREACH, E::HOSTDOWN, E::NONET, E::NOPROTOOPT, E::OPNOTSUPP];
+    E::from_io_error(error).is_some_and(|errno| left.contains(&errno) || unreachable.contains(&errno))
 }
 
 /// Is this the error of a machine without IPv6?

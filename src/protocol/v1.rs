@@ -13,6 +13,12 @@ pub const DONE: u8 = b'0';
 /// The answer to a list: some of it was not done.
 pub const FAILED: u8 = b'1';
 
+/// The answer to a list of which all, or not all, was done.
+#[must_use]
+pub fn answer_to_list(is_done: bool) -> u8 {
+    if is_done { DONE } else { FAILED }
+}
+
 const OPERATION_LEN: usize = 2;
 const LENGTH_DIGITS: usize = 6;
 const NUMBER_DIGITS: usize = 12;

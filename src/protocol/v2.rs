@@ -93,6 +93,8 @@ pub enum Status {
     GaveUp = 5,
     /// Of no write: the ticket is the number of connections opened so far.
     Connections = 6,
+    /// The receiver made no progress until the connection was given up.
+    Stalled = 7,
 }
 
 /// Decodes the frame at the start of `bytes`.
@@ -164,6 +166,7 @@ fn decode_reply(body: &mut &[u8]) -> Result<Reply, Error> {
         4 => Status::SourceFailed,
         5 => Status::GaveUp,
         6 => Status::Connections,
+        7 => Status::Stalled,
         _ => return Err(Error::Malformed("status")),
     };
     let reason = run(body)?;

@@ -1,11 +1,12 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
 use std::io::{self, Write as _};
+use std::time::Instant;
 
 use super::Served;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
-use crate::limits::INBOX_LEN_MAX;
+use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX};
 use crate::net::{self, Peer, Stream};
 use crate::protocol::hello::{self, Dialect};
 use crate::protocol::{Request, v1};
@@ -28,18 +29,26 @@ struct Connection<'a> {
 struct Answering {
     stream: Stream,
     answers: Vec<u8>,
+    /// Frames whose answers wait, and since when the first of them does.
+    waiting: usize,
+    since: Option<Instant>,
 }
 
 impl Answering {
-    /// Adds to the answers that go out before the next read.
-    fn answer(&mut self, bytes: &[u8]) {
+    /// Adds to the answers that go out before the next read, or when enough wait or long enough:
+    /// what was read at once may be work for minutes on a slow disk.
+    fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.answers.extend_from_slice(bytes);
+        self.waiting += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if self.waiting >= ANSWERS_MAX || since.elapsed() >= ANSWERS_TIME_MAX { self.send_answers() } else { Ok(()) }
     }
 
     fn send_answers(&mut self) -> io::Result<()> {
         if !self.answers.is_empty() {
             self.stream.write_all(&self.answers)?;
             self.answers.clear();
+            (self.waiting, self.since) = (0, None);
         }
         Ok(())
     }
@@ -63,7 +72,7 @@ enum Next {
 /// Serves a connection to its end. It was cut if the end came in the middle of a frame and from
 /// our side.
 pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
-    let stream = Answering { stream: slot.stream(), answers: Vec::new() };
+    let stream = Answering { stream: slot.stream(), answers: Vec::new(), waiting: 0, since: None };
     let peer = slot.peer();
     let mut connection = Connection { store, peer, dialect: None, inbox: Inbox::default(), stream };
     tracing::debug!("{peer}: connected");
@@ -90,7 +99,8 @@ pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
     if matches!(ending, Ending::Refused { .. } | Ending::Foreign) && !cut {
         slot.stream().close_in_order();
     }
-    if cut && mid_frame { Served::Cut } else { Served::Whole }
+    // Woken between two frames, it may have been about to read the next.
+    if mid_frame && (cut || stop.is_asked()) { Served::Cut } else { Served::Whole }
 }
 
 impl Connection<'_> {
@@ -134,24 +144,24 @@ impl Connection<'_> {
     /// Serves the frame that is here.
     fn serve_frame(&mut self) -> Result<(), Ending> {
         let Ok(Some((request, len))) = v1::decode(self.inbox.bytes()) else { return Ok(()) };
-        match request {
+        let answered = match request {
             Request::MakeDirectories(names) => {
-                let answer = handlers::make_directories(self.store, names, self.peer);
-                self.stream.answer(&[answer]);
+                let done = handlers::make_directories(self.store, names, self.peer);
                 self.inbox.consume(len);
+                self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::CreateFiles(names) => {
-                let answer = handlers::create_files(self.store, names, self.peer);
-                self.stream.answer(&[answer]);
+                let done = handlers::create_files(self.store, names, self.peer);
                 self.inbox.consume(len);
+                self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
                 let digest = handlers::write(self.store, &mut self.inbox, &mut self.stream, &name, range)?;
-                self.stream.answer(&digest.to_hex());
+                self.stream.answer(&digest.to_hex())
             }
-        }
-        Ok(())
+        };
+        answered.map_err(|error| Ending::broken("an answer", &error))
     }
 }

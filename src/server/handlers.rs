@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::digest::Digest;
 use crate::net::{self, Peer};
 use crate::path::Escaped;
-use crate::protocol::{Names, v1};
+use crate::protocol::Names;
 use crate::pump::{self, Inbox, PumpError};
 use crate::store::{self, Store};
 
@@ -58,24 +58,24 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Makes folders; the answer is one for all. Stops at the first that can't be made.
-pub(super) fn make_directories(store: &Store, names: Names<'_>, peer: Peer) -> u8 {
-    answer_to_list(names, peer, "make folder", |name| store.make_directory(&store.resolve(name)?))
+/// Makes folders, up to the first that can't be made; true when all are there.
+pub(super) fn make_directories(store: &Store, names: Names<'_>, peer: Peer) -> bool {
+    try_all(names, peer, "make folder", |name| store.make_directory(&store.resolve(name)?))
 }
 
-/// Creates files; the answer is one for all. Stops at the first that can't be created.
-pub(super) fn create_files(store: &Store, names: Names<'_>, peer: Peer) -> u8 {
-    answer_to_list(names, peer, "create file", |name| store.create(&store.resolve(name)?))
+/// Creates files, up to the first that can't be created; true when all were.
+pub(super) fn create_files(store: &Store, names: Names<'_>, peer: Peer) -> bool {
+    try_all(names, peer, "create file", |name| store.create(&store.resolve(name)?))
 }
 
-fn answer_to_list(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) -> Result<(), store::Error>) -> u8 {
+fn try_all(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) -> Result<(), store::Error>) -> bool {
     for name in names.iter() {
         if let Err(error) = make(name) {
-            tracing::warn!("{peer}: refused to {act} '{}': {error}", Escaped(name));
-            return v1::FAILED;
+            tracing::warn!("{peer}: refused to {act} '{}': {error}", Escaped::start_of(name));
+            return false;
         }
     }
-    v1::DONE
+    true
 }
 
 /// Writes the payload that follows, from `inbox` and then from `stream`, to a range of a file; gives
@@ -83,7 +83,7 @@ fn answer_to_list(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) 
 pub(super) fn write(
     store: &Store, inbox: &mut Inbox, stream: &mut impl io::Read, name: &[u8], range: Range<u64>,
 ) -> Result<Digest, Ending> {
-    let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped(name));
+    let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped::start_of(name));
     let opened = store.resolve(name).and_then(|path| store.open_created(&path));
     let file = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
     match pump::stream_to_file(inbox, stream, &file, range.start, range.end - range.start) {

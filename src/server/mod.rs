@@ -92,7 +92,9 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
             }
         };
         stop.ask();
-        drain(&guard, config.drain);
+        if !drain(&guard, config.drain) {
+            cut.store(true, Ordering::Relaxed);
+        }
         accepted
     })?;
     Ok(if cut.into_inner() { Served::Cut } else { Served::Whole })
@@ -106,13 +108,15 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Wakes those who wait between frames, gives the others some time, and cuts what is left.
-fn drain(guard: &Guard, patience: Duration) {
+/// Wakes those who wait between frames, gives the others some time, and cuts what is left; true
+/// when nothing was.
+fn drain(guard: &Guard, patience: Duration) -> bool {
     guard.wake_idle();
-    let deadline = Instant::now() + patience;
-    if !guard.wait_until_empty(deadline) {
+    let ended = guard.wait_until_empty(Instant::now() + patience);
+    if !ended {
         guard.cut_all();
     }
+    ended
 }
 
 fn is_want_of_room(error: &io::Error) -> bool {

@@ -36,13 +36,14 @@ fn open_below(root: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode) -> R
     Err(Errno::AGAIN)
 }
 
-/// Opens a folder, to find things in. A root that was removed is not there, open or not.
+/// Opens a folder, to find things in.
 pub(super) fn open_directory(root: BorrowedFd<'_>, path: &RemotePath) -> Result<OwnedFd, Errno> {
-    let folder = open_below(root, path.as_path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
-    if path.is_root() && rustix::fs::fstat(&folder)?.st_nlink == 0 {
-        return Err(Errno::NOENT);
-    }
-    Ok(folder)
+    open_below(root, path.as_path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+}
+
+/// Has an open folder no name any more? (A file system that counts no links says so of every one.)
+pub(super) fn is_removed(folder: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(folder).is_ok_and(|stat| stat.st_nlink == 0)
 }
 
 /// Opens a folder that has a name in an open one.

@@ -52,6 +52,8 @@ pub struct Store {
     root: OwnedFd,
     /// Where the root is, as it was given and with all links followed.
     paths: [PathBuf; 2],
+    /// Would its link count say that the root was removed?
+    counts_links: bool,
     created: Mutex<Created>,
 }
 
@@ -63,7 +65,8 @@ impl Store {
     pub fn open(path: &Path) -> io::Result<Self> {
         let paths = [path.canonicalize()?, std::path::absolute(path)?];
         let root = jail::open_root(path)?;
-        Ok(Self { root, paths, created: Mutex::default() })
+        let counts_links = !jail::is_removed(root.as_fd());
+        Ok(Self { root, paths, counts_links, created: Mutex::default() })
     }
 
     /// Where its top was when it was opened, as an absolute path.
@@ -96,6 +99,9 @@ impl Store {
             Errno::LOOP => Error::Refused { path: path.clone(), what: "a symbolic link, or below one" },
             _ => Error::Io { path: path.clone(), act, source: errno.into() },
         };
+        if path.is_root() && self.counts_links && jail::is_removed(self.root.as_fd()) {
+            return Err(error("open", Errno::NOENT));
+        }
         // As deep as a path is long: in a loop, for a thread's stack is short.
         let mut missing = Vec::new();
         let mut above = path.clone();

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IP")]
     pub(crate) addr: Option<IpAddr>,
 
-    /// Listen on IPv4 or on IPv6 [default: both]
+    /// 4: listen on IPv4 only; 6: on IPv6, and IPv4 through it [default: 6 where there is IPv6]
     #[arg(long = "ip_ver", alias = "ip-ver", value_name = "4|6", value_parser = parse_ip_version)]
     pub(crate) ip_ver: Option<IpVersion>,
 

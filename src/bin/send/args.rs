@@ -5,7 +5,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
 use parallel_transfer::client::{Job, Remote};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
@@ -112,10 +113,17 @@ impl Args {
         Escaped(self.remote_dir.as_bytes()).to_string()
     }
 
+    /// The folder at the receiver; one that makes no sense ends the program.
+    pub(crate) fn remote(&self) -> Remote {
+        Remote::parse(self.remote_dir.as_bytes()).unwrap_or_else(|error| {
+            let message = format!("invalid value '{}' for '--remote_dir <DIR>': {error:#}", self.remote_dir());
+            Self::command().error(ErrorKind::ValueValidation, message).exit()
+        })
+    }
+
     /// The job of sending to a host.
     pub(crate) fn job(&self, server: &str) -> anyhow::Result<Job> {
-        let remote = Remote::parse(self.remote_dir.as_bytes())
-            .map_err(|error| error.context(format!("--remote_dir '{}' can't be used", self.remote_dir())))?;
+        let remote = self.remote();
         let retry_for = self.retry_for.unwrap_or(RETRY_FOR_DEFAULT);
         let port = self.port.unwrap_or_default();
         Ok(self.job_to(Dialer::to_host(server, port, self.ip_version, self.stall(), retry_for)?, remote))

@@ -25,19 +25,18 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
     let shown = Escaped::path(target);
     client::check_source(&args.file)?;
-    ensure!(
-        !client::lands_in_itself(&args.file, target).with_context(|| format!("can't send '{}'", Escaped::path(&args.file)))?,
-        "'{shown}' is where '{}' is: it can't be copied onto or into itself",
-        Escaped::path(&args.file)
-    );
+    let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
+    ensure!(!client::lands_in_itself(&args.file, target)?, itself());
     fs::create_dir_all(target).with_context(|| format!("can't make folder '{shown}'"))?;
     let store = Store::open(target).with_context(|| format!("can't write below '{shown}'"))?;
+    // What was missing may have led elsewhere: `missing/../here`.
+    ensure!(!client::lands_in_itself(&args.file, store.path())?, itself());
     *landed = Escaped::path(store.path()).to_string();
 
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
-    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"/")?);
+    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"")?);
     // One process owns what is written.
     job.program = None;
     let config = Config::new(store.path().to_path_buf());

@@ -1,0 +1,891 @@
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::print_stdout, reason = "rows that are skipped are named")]
+//! Nothing that a v1 peer names leads out of the root, and no file system trouble brings the receiver down.
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{FileTypeExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::*;
+use rustix::fs::{CWD, FileType, Mode, OFlags, RenameFlags};
+
+/// What takes longer was waiting for something.
+const QUICK: Duration = Duration::from_secs(10);
+
+/// A receiver whose root has neighbours that nobody may touch.
+struct Yard {
+    recv: Recv,
+    outer: TempDir,
+    outside: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Yard {
+    fn new() -> Self {
+        Self::prepared(|_| {})
+    }
+
+    /// With a root that was prepared before the receiver started.
+    fn prepared(prepare: impl FnOnce(&Path)) -> Self {
+        let outer = temp_dir();
+        let root = outer.path().join("root");
+        fs::create_dir(&root).unwrap();
+        for name in ["sentinel", "outside/sentinel", "outside/in/x", "root2/sentinel"] {
+            write(&outer.path().join(name), name);
+        }
+        prepare(&root);
+        let recv = Recv::start(&root);
+        let mut yard = Self { recv, outer, outside: Vec::new() };
+        yard.outside = yard.look_outside();
+        yard
+    }
+
+    /// All that is beside the root, with its content.
+    fn look_outside(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let top = self.outer.path();
+        let walk = walkdir::WalkDir::new(top).sort_by_file_name().into_iter();
+        // The root may hold paths that are too long for a walk.
+        let entries = walk.filter_entry(|entry| entry.path() != self.root()).map(|entry| entry.unwrap().into_path());
+        entries.map(|path| (path.to_str().unwrap().to_owned(), fs::read(path).ok())).collect()
+    }
+
+    /// Nothing is left over, the process is well, nothing outside changed, no log line is a trick.
+    fn expect_well(&mut self) {
+        self.recv.expect_idle();
+        assert_eq!(self.look_outside(), self.outside);
+        expect_printable(&self.recv.process.log());
+    }
+
+    fn root(&self) -> &Path {
+        &self.recv.root
+    }
+
+    fn outside(&self, name: &str) -> PathBuf {
+        self.outer.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        list(self.root())
+    }
+
+    /// Sends a frame that is refused at once, with one log line that has `why` in it.
+    fn refuses(&mut self, frame: &[u8], why: &str) {
+        let shown = text(&frame[..frame.len().min(100)]);
+        let (start, log_len) = (Instant::now(), self.recv.process.log().len());
+        let stream = self.recv.connect();
+        let peer = stream.local_addr().unwrap().to_string();
+        let refusal = if frame.starts_with(b"wf") { "" } else { "1" };
+        assert_eq!(text(&raw(&stream, frame)), refusal, "to {shown:?}");
+        assert!(start.elapsed() < QUICK, "{shown:?} was refused after {:?}", start.elapsed());
+        drop(stream);
+        let lines = || {
+            let log = self.recv.process.log();
+            let whole = log.rfind('\n').map_or(log_len, |end| end.max(log_len));
+            log[log_len..whole].lines().filter(|line| line.contains(&peer)).map(str::to_owned).collect::<Vec<_>>()
+        };
+        wait_until(&format!("the log has a line about {shown:?}"), || !lines().is_empty());
+        let lines = lines();
+        assert!(lines.len() == 1 && lines[0].contains(why), "not one line with '{why}' but {lines:#?}");
+        self.expect_well();
+    }
+
+    /// The same for `cd`, `cf` and `wf` of a name.
+    fn refuses_all(&mut self, name: impl AsRef<[u8]>, why: &str) {
+        for operation in ["cd", "cf", "wf"] {
+            self.refuses(&frame(operation, name.as_ref(), b"new"), why);
+        }
+    }
+
+    /// Creates a file by frames and writes to it.
+    fn stores(&mut self, name: impl AsRef<[u8]>, bytes: &[u8]) {
+        let name = name.as_ref();
+        let frames = [frame("cf", name, b""), frame("wf", name, bytes)].concat();
+        assert_eq!(text(&self.recv.raw(&frames)), text(&stored(bytes)), "{}", text(name));
+        self.expect_well();
+    }
+}
+
+/// The answer to `cf` and `wf`.
+fn stored(bytes: &[u8]) -> Vec<u8> {
+    [b"0", &md5_hex(bytes)[..]].concat()
+}
+
+/// A frame about a name of any bytes; `bytes` are for `wf`.
+fn frame(operation: &str, name: &[u8], bytes: &[u8]) -> Vec<u8> {
+    let mut frame = [format!("{operation}{:06}", name.len()).as_bytes(), name].concat();
+    if operation == "wf" {
+        frame.extend([format!("{:012}{:012}", 0, bytes.len()).as_bytes(), bytes].concat());
+    }
+    frame
+}
+
+fn expect_printable(log: &str) {
+    let tricks = |char: &char| char.is_control() && *char != '\n' || ('\u{202a}'..='\u{202e}').contains(char);
+    assert_eq!(log.chars().find(tricks), None, "{log:?}");
+}
+
+/// Runs a command that needs rights or tools that may be missing.
+fn can(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// A small file system of its own in memory, gone with the test.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where that is not allowed: then the row is skipped, and said so.
+    fn new(dir: &Path, options: &str, row: &str) -> Option<Self> {
+        fs::create_dir_all(dir).unwrap();
+        if can(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)) {
+            return Some(Self(dir.to_path_buf()));
+        }
+        println!("SKIPPED {row}: can't mount a tmpfs here");
+        None
+    }
+
+    fn set_options(&self, options: &str) {
+        assert!(can(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0)));
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // Lazily: the receiver may still hold it open.
+        let _ = can(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+/// A file or folder that nobody may change until the test ends.
+struct Locked(PathBuf);
+
+impl Locked {
+    /// By an attribute that holds for root as well; `None` where it can't be set.
+    fn immutable(path: &Path) -> Option<Self> {
+        can(Command::new("chattr").arg("+i").arg(path)).then(|| Self(path.to_path_buf()))
+    }
+
+    /// A folder, by its mode; `None` where that does not keep this user out.
+    fn read_only(path: &Path) -> Option<Self> {
+        assert!(can(Command::new("chmod").arg("u-w").arg(path)));
+        let locked = Self(path.to_path_buf());
+        let probe = path.join("probe");
+        fs::write(&probe, "").is_err().then_some(locked).or_else(|| fs::remove_file(probe).ok().and(None))
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        let _ = can(Command::new("chattr").arg("-i").arg(&self.0)) | can(Command::new("chmod").arg("u+w").arg(&self.0));
+    }
+}
+
+// C01
+#[test]
+fn a_path_with_more_than_plain_names_is_refused() {
+    let mut yard = Yard::new();
+    let own = yard.root().to_str().unwrap().to_owned();
+    let inside_own = [format!("{own}/../sentinel"), format!("{own}//x"), format!("{own}/./x"), format!("{own}/..")];
+    let plain = [
+        "..",
+        ".",
+        "../sentinel",
+        "../outside/x",
+        "a/../../b",
+        "a/..",
+        "..//",
+        "//x",
+        "/../x",
+        "/..",
+        "/.",
+        "./x",
+        "x/.",
+        "x/./y",
+        "a//b",
+        "/in//",
+        "x/../x",
+        "//",
+        "/a/../../outside/x",
+    ];
+    for name in plain.into_iter().chain(inside_own.iter().map(|name| &name[..])) {
+        yard.refuses_all(name, &format!("'{name}'"));
+        assert!(yard.names().is_empty(), "{name}");
+    }
+}
+
+// C01
+#[test]
+fn a_backslash_and_a_long_row_of_dots_are_names_like_others() {
+    let mut yard = Yard::new();
+    for name in ["\\..\\x", "...", "....", "..a", "a..", "~", "C:\\x", "\\"] {
+        yard.stores(name, name.as_bytes());
+        assert_eq!(fs::read(yard.recv.path(name)).unwrap(), name.as_bytes());
+    }
+    assert_eq!(yard.names().len(), 8);
+}
+
+// C01: several names in one list
+#[test]
+fn one_bad_name_in_a_list_fails_it_and_nothing_lands_outside() {
+    let mut yard = Yard::new();
+    yard.refuses(&cd("in\n../outside/new\nin/more"), "'../outside/new'");
+    yard.refuses(&cf("in/x\n../outside/sentinel"), "'../outside/sentinel'");
+}
+
+// C02
+#[test]
+fn a_neighbour_whose_name_begins_like_the_root_is_out_of_reach() {
+    let mut yard = Yard::new();
+    let neighbour = yard.outside("root2");
+    let neighbour = neighbour.to_str().unwrap();
+    yard.refuses_all("../root2/x", "'../root2/x'");
+    // An absolute path that is not inside the root's own means one below the root.
+    yard.stores(format!("{neighbour}/sentinel"), b"new");
+    assert_eq!(fs::read(yard.recv.path(&neighbour[1..]).join("sentinel")).unwrap(), b"new");
+    assert_eq!(yard.recv.raw(&cd(neighbour)), b"0");
+    yard.expect_well();
+}
+
+#[test]
+fn an_absolute_path_lands_below_the_root() {
+    let mut yard = Yard::new();
+    assert_eq!(yard.recv.raw(&cd("/etc/\n/\n/in")), b"0");
+    yard.stores("/etc/passwd", b"mine");
+    yard.stores("/x", b"top");
+    assert_eq!(yard.names(), ["etc", "etc/passwd", "in", "x"]);
+    assert_eq!(fs::read(yard.recv.path("etc/passwd")).unwrap(), b"mine");
+}
+
+#[test]
+fn an_absolute_path_inside_the_roots_own_is_the_same_place_as_the_relative_one() {
+    let mut yard = Yard::new();
+    let own = yard.root().to_str().unwrap().to_owned();
+    assert_eq!(yard.recv.raw(&cd(&format!("{own}/in/\n{own}\n{own}/"))), b"0");
+    let names = [format!("{own}/in/x"), "in/x".to_owned(), "/in/x".to_owned()];
+    assert_eq!(yard.recv.raw(&cf(&names[0])), b"0");
+    for (offset, name) in names.iter().enumerate() {
+        assert_eq!(yard.recv.raw(&wf(name, offset as u64, b"abc")), md5_hex(b"abc"));
+    }
+    assert_eq!(fs::read(yard.recv.path("in/x")).unwrap(), b"aaabc");
+    assert_eq!(yard.names(), ["in", "in/x"]);
+    yard.expect_well();
+}
+
+#[test]
+fn with_a_root_named_by_a_link_the_links_path_is_the_roots_own() {
+    let outer = temp_dir();
+    fs::create_dir(outer.path().join("real")).unwrap();
+    symlink("real", outer.path().join("link")).unwrap();
+    let mut recv = Recv::start(&outer.path().join("link"));
+    for top in ["real", "link"] {
+        let path = outer.path().join(top).join(format!("by {top}"));
+        assert_eq!(recv.raw(&cf(path.to_str().unwrap())), b"0");
+    }
+    recv.expect_idle();
+    assert_eq!(list(&outer.path().join("real")), ["by link", "by real"]);
+}
+
+#[test]
+fn with_the_whole_system_as_root_every_absolute_path_means_what_it_says() {
+    let outer = temp_dir();
+    let mut recv = Recv::start(Path::new("/"));
+    let path = outer.path().join("in/x");
+    let name = path.to_str().unwrap();
+    assert_eq!(recv.raw(&[cf(name), wf(name, 0, b"abc")].concat()), stored(b"abc"));
+    assert_eq!(fs::read(&path).unwrap(), b"abc");
+    recv.expect_idle();
+}
+
+// C03
+#[test]
+fn a_link_at_the_end_of_a_path_is_neither_followed_nor_replaced() {
+    let mut yard = Yard::prepared(|root| write(&root.join("file"), "old"));
+    fs::create_dir(yard.recv.path("folder")).unwrap();
+    let targets = [
+        ("outside file", yard.outside("sentinel")),
+        ("outside file, relative", "../sentinel".into()),
+        ("outside folder", yard.outside("outside")),
+        ("inside file", "file".into()),
+        ("inside folder", "folder".into()),
+        ("root", ".".into()),
+        ("dangling", "missing".into()),
+        ("dangling outside", yard.outside("missing")),
+        ("loop", "loop".into()),
+        ("memory", "/proc/self/mem".into()),
+        ("descriptor", "/proc/self/fd/2".into()),
+        ("magic", "/proc/self/root".into()),
+        ("device", "/dev/null".into()),
+    ];
+    for (name, target) in &targets {
+        symlink(target, yard.recv.path(name)).unwrap();
+    }
+    for (name, target) in &targets {
+        yard.refuses_all(name, &format!("'{name}'"));
+        yard.refuses(&cd(&format!("{name}/")), &format!("'{name}/'"));
+        assert_eq!(&fs::read_link(yard.recv.path(name)).unwrap(), target);
+    }
+    let mut names: Vec<_> = targets.iter().map(|(name, _)| *name).chain(["file", "folder"]).collect();
+    names.sort_unstable();
+    assert_eq!(yard.names(), names);
+    assert_eq!(fs::read(yard.recv.path("file")).unwrap(), b"old");
+}
+
+// C03
+#[test]
+fn a_link_as_a_parent_is_not_followed() {
+    let mut yard = Yard::new();
+    let outside = yard.outside("outside");
+    write(&yard.recv.path("folder/x"), "old");
+    for (link, target) in [
+        ("out", outside.as_path()),
+        ("within", Path::new("folder")),
+        ("up", Path::new("..")),
+        ("proc", Path::new("/proc/self/root/tmp")),
+    ] {
+        symlink(target, yard.recv.path(link)).unwrap();
+        symlink(Path::new("..").join(target), yard.recv.path("folder").join(link)).unwrap();
+    }
+    for link in ["out", "within", "up", "proc", "folder/out", "folder/within", "folder/up", "folder/proc"] {
+        for below in ["sentinel", "in", "in/x", "new", "new/x"] {
+            let name = format!("{link}/{below}");
+            yard.refuses_all(&name, &format!("'{name}'"));
+        }
+    }
+    assert_eq!(list(&yard.recv.path("folder")), ["out", "proc", "up", "within", "x"]);
+    assert_eq!(fs::read(yard.recv.path("folder/x")).unwrap(), b"old");
+}
+
+// C03
+#[test]
+fn what_replaced_a_created_file_is_not_written_to() {
+    let mut yard = Yard::new();
+    let sentinel = yard.outside("sentinel");
+    // By another name of an outside file, and by a link to one.
+    for replace in [|from: &Path, to: &Path| fs::hard_link(from, to), |from: &Path, to: &Path| symlink(from, to)] {
+        assert_eq!(yard.recv.raw(&cf("x")), b"0");
+        fs::remove_file(yard.recv.path("x")).unwrap();
+        replace(&sentinel, &yard.recv.path("x")).unwrap();
+        yard.refuses(&wf("x", 0, b"new"), "'x'");
+        fs::remove_file(yard.recv.path("x")).unwrap();
+    }
+    // Creating a name that is an outside file's second one keeps that file as it is.
+    fs::hard_link(&sentinel, yard.recv.path("x")).unwrap();
+    yard.stores("x", b"new");
+    assert_eq!(yard.names().len(), 2);
+}
+
+// C03
+#[test]
+fn a_folder_that_becomes_a_link_and_back_never_lets_anything_out() {
+    let mut yard = Yard::new();
+    write(&yard.recv.path("d/old"), "old");
+    symlink(yard.outside("outside"), yard.recv.path("link")).unwrap();
+    let (d, link) = (yard.recv.path("d"), yard.recv.path("link"));
+    let (flips, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (mut stored, mut refused) = (0, 0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &d, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                flips.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while (flips.load(Ordering::Relaxed) < 2000 || stored < 20 || refused < 20) && Instant::now() < deadline {
+            let lists = [cd("d/in"), cf("d/sentinel"), cd("d/new/er"), cf("d/in/x"), cf("d/sentinel"), cf("d/old")].concat();
+            let answers = yard.recv.raw(&[lists, wf("d/sentinel", 0, b"new"), wf("d/in/x", 0, b"new")].concat());
+            let created = answers.iter().take(6).filter(|&&answer| answer == b'0').count();
+            stored += created;
+            refused += 6 - created;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(flips.into_inner() >= 2000 && stored >= 20 && refused >= 20, "{stored} stored, {refused} refused");
+    yard.expect_well();
+}
+
+// C03
+#[test]
+fn a_file_that_becomes_a_link_and_back_never_lets_anything_out() {
+    let mut yard = Yard::new();
+    symlink(yard.outside("sentinel"), yard.recv.path("link")).unwrap();
+    let flips = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    let (mut written, mut refused) = (0, 0);
+    // The first file stays the created one, whatever name it has.
+    assert_eq!(yard.recv.raw(&cf("x")), b"0");
+    let (x, link) = (yard.recv.path("x"), yard.recv.path("link"));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, &x, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+                flips.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while (flips.load(Ordering::Relaxed) < 2000 || written < 20 || refused < 20) && Instant::now() < deadline {
+            let count = yard.recv.raw(&wf("x", 0, b"new").repeat(20)).len() / 32;
+            written += count;
+            refused += usize::from(count < 20);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(flips.into_inner() >= 2000 && written >= 20 && refused >= 20, "{written} written, {refused} refused");
+    yard.expect_well();
+}
+
+// C07
+#[test]
+fn a_root_that_is_renamed_goes_on_under_its_new_name() {
+    let mut yard = Yard::new();
+    let (own, moved) = (yard.root().to_path_buf(), yard.outside("moved"));
+    let stream = yard.recv.connect();
+    (&stream).write_all(&cf("x")).unwrap();
+    assert_eq!(read_bytes(&stream, 1), b"0");
+    fs::rename(&own, &moved).unwrap();
+    assert_eq!(raw(&stream, &wf("x", 0, b"abc")), md5_hex(b"abc"));
+    let absolute = own.join("in/y");
+    let absolute = absolute.to_str().unwrap();
+    assert_eq!(yard.recv.raw(&[cf(absolute), wf(absolute, 0, b"abc")].concat()), stored(b"abc"));
+    assert!(!own.exists());
+    assert_eq!(list(&moved), ["in", "in/y", "x"]);
+    assert_eq!(fs::read(moved.join("x")).unwrap(), b"abc");
+    drop(stream);
+    // Another folder that takes the old name is not the root.
+    fs::create_dir(&own).unwrap();
+    assert_eq!(yard.recv.raw(&cd("z")), b"0");
+    assert!(list(&own).is_empty() && moved.join("z").is_dir());
+    yard.recv.expect_idle();
+}
+
+// C07
+#[test]
+fn a_root_that_is_deleted_is_never_made_again() {
+    let mut yard = Yard::new();
+    let own = yard.root().to_path_buf();
+    assert_eq!(yard.recv.raw(&cf("x")), b"0");
+    fs::remove_dir_all(&own).unwrap();
+    for name in ["x", "in/x", "/x", &format!("{}/x", own.display())] {
+        yard.refuses_all(name, "x'");
+    }
+    assert!(!own.exists());
+    // Nor is another that takes its place.
+    fs::create_dir(&own).unwrap();
+    yard.refuses_all("x", "'x'");
+    assert!(list(&own).is_empty());
+}
+
+// C07
+#[test]
+fn a_deleted_root_itself_is_not_said_to_be_there() {
+    let mut yard = Yard::new();
+    fs::remove_dir(yard.root()).unwrap();
+    yard.refuses(&cd("/"), "'/'");
+}
+
+// C09
+#[test]
+fn special_files_are_refused_at_once_and_stay() {
+    let mut yard = Yard::new();
+    let make = |name: &str, kind, device| {
+        rustix::fs::mknodat(CWD, yard.recv.path(name), kind, Mode::from_raw_mode(0o666), device).is_ok()
+    };
+    assert!(make("fifo", FileType::Fifo, 0) && make("read fifo", FileType::Fifo, 0));
+    let _listener = UnixListener::bind(yard.recv.path("socket")).unwrap();
+    let mut names = vec!["fifo", "read fifo", "socket"];
+    if make("null", FileType::CharacterDevice, rustix::fs::makedev(1, 3)) {
+        assert!(make("tty", FileType::CharacterDevice, rustix::fs::makedev(5, 0)));
+        names.extend(["null", "tty"]);
+    } else {
+        println!("SKIPPED C09 for devices: can't make one here");
+    }
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut reader = fs::File::from(rustix::fs::open(yard.recv.path("read fifo"), flags, Mode::empty()).unwrap());
+    for name in &names {
+        yard.refuses_all(name, &format!("'{name}'"));
+        let below = format!("{name}/x");
+        yard.refuses_all(&below, &format!("'{below}'"));
+    }
+    names.sort_unstable();
+    assert_eq!(yard.names(), names);
+    assert!(fs::symlink_metadata(yard.recv.path("fifo")).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(yard.recv.path("socket")).unwrap().file_type().is_socket());
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "something was written to the FIFO");
+}
+
+// C09
+#[test]
+fn a_folder_is_no_file_and_a_file_is_no_folder() {
+    let mut yard = Yard::new();
+    write(&yard.recv.path("folder/x"), "old");
+    write(&yard.recv.path("file"), "old");
+    yard.refuses(&cf("folder"), "'folder'");
+    yard.refuses(&wf("folder", 0, b"new"), "'folder'");
+    yard.refuses(&cd("file"), "'file'");
+    yard.refuses_all("file/x", "'file/x'");
+    yard.refuses_all("file/in/x", "'file/in/x'");
+    assert_eq!(yard.names(), ["file", "folder", "folder/x"]);
+    assert_eq!(fs::read(yard.recv.path("file")).unwrap(), b"old");
+}
+
+/// Is this, of a path below the root, there with this size? Works for any path that a system call takes.
+fn size_of(root: &Path, path: &[u8]) -> Option<i64> {
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    rustix::fs::statat(&root, OsStr::from_bytes(path), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).ok().map(|stat| stat.st_size)
+}
+
+/// A path of exactly so many bytes, its names as long as they may be.
+fn long_path(len: usize) -> Vec<u8> {
+    (1..=len).map(|index| if index % 256 == 0 && index < len { b'/' } else { b'n' }).collect()
+}
+
+// C10
+#[test]
+fn a_name_of_255_bytes_is_stored_and_one_of_256_refused() {
+    let mut yard = Yard::new();
+    let longest = "n".repeat(255);
+    yard.stores(&longest, b"abc");
+    yard.stores(format!("{}d", "é".repeat(127)), b"abc");
+    assert_eq!(yard.recv.raw(&cd(&format!("in/{longest}"))), b"0");
+    let before = yard.names();
+    let longer = "n".repeat(256);
+    for name in [longer.clone(), format!("{longer}/x"), format!("new/{longer}")] {
+        yard.refuses_all(name, "longer than 255 bytes");
+    }
+    assert_eq!(yard.names(), before);
+}
+
+// C10
+#[test]
+fn a_path_of_4095_bytes_is_stored_and_one_of_4096_refused() {
+    let mut yard = Yard::new();
+    let longest = long_path(4095);
+    assert_eq!(longest.len(), 4095);
+    yard.stores(&longest, b"abc");
+    assert_eq!(size_of(yard.root(), &longest), Some(3));
+    // The same with the root's own path before it.
+    let own = [yard.root().as_os_str().as_bytes(), b"/", &longest[..]].concat();
+    yard.stores(&own, b"abcd");
+    assert_eq!(size_of(yard.root(), &longest), Some(4));
+    let mut folder = long_path(4095);
+    folder[0] = b'd';
+    assert_eq!(yard.recv.raw(&frame("cd", &folder, b"")), b"0");
+    assert!(size_of(yard.root(), &folder).is_some());
+    for len in [4096, 5000, 8192] {
+        let mut longer = long_path(len);
+        longer[0] = b'e';
+        yard.refuses_all(&longer, "longer than");
+    }
+    assert_eq!(fs::read_dir(yard.root()).unwrap().count(), 2);
+}
+
+// C10, C25
+#[test]
+fn a_tree_may_be_as_deep_as_a_path_is_long() {
+    let mut yard = Yard::new();
+    for (first, depth) in [(b"a", 300), (b"b", 1000), (b"c", 2048)] {
+        let mut path = b"d/".repeat(depth - 1);
+        path.push(b'x');
+        path[0] = first[0];
+        // With all the folders missing, of a file and of a folder.
+        yard.stores(&path, b"abc");
+        assert_eq!(size_of(yard.root(), &path), Some(3), "{depth}");
+        path[0] = first[0].to_ascii_uppercase();
+        assert_eq!(yard.recv.raw(&frame("cd", &path, b"")), b"0", "{depth}");
+        assert!(size_of(yard.root(), &path).is_some(), "{depth}");
+        yard.recv.expect_idle();
+    }
+}
+
+/// Names that terminals, shells, formats and other systems stumble over.
+fn odd_names() -> Vec<Vec<u8>> {
+    let mut names: Vec<Vec<u8>> = [
+        &b"tab\there"[..],
+        b"\x1b[31mred\x1b[0m",
+        b"\x1b]0;title\x07",
+        b"\x9b31m",
+        "c1 \u{9b}31m".as_bytes(),
+        "bidi \u{202e}gpj.exe".as_bytes(),
+        "isolate \u{2066}x".as_bytes(),
+        "zero\u{200b}width".as_bytes(),
+        "line\u{2028}separator".as_bytes(),
+        "\u{feff}mark".as_bytes(),
+        b"-rf",
+        b"--help",
+        b" ",
+        b" before and after ",
+        b"...",
+        b"*",
+        b"?[a-z]",
+        b"%s%n%d",
+        b"{}",
+        b"{0}",
+        b"\"double\"",
+        b"'single'",
+        b"`id`",
+        b"$(id)",
+        b"$HOME",
+        b"a|b",
+        b"a;b&c",
+        b"a>b<c",
+        b"a:b",
+        b"CON",
+        b"name.",
+        b"!history",
+        b"#comment",
+        b"~root",
+        b"\\",
+        b"\\x41",
+        b"carriage\rreturn",
+        b"\x08\x08back",
+        b"\x7f",
+        b"\x01",
+        // Not UTF-8; a character cut short; a surrogate; an overlong slash and dot.
+        b"\xff\xfe",
+        b"\xc3",
+        b"\xed\xa0\x80",
+        b"\xc0\xaf",
+        b"\xc0\xae\xc0\xae",
+        // One name to the eye: composed and decomposed.
+        "caf\u{e9}".as_bytes(),
+        "cafe\u{301}".as_bytes(),
+        "文件 😀".as_bytes(),
+        b"cd000004",
+        b"000000000000",
+    ]
+    .map(<[u8]>::to_vec)
+    .into();
+    names.extend((1..=u8::MAX).filter(|byte| !b"\n/.".contains(byte)).map(|byte| vec![byte, byte, b'#']));
+    names
+}
+
+// C11, C12
+#[test]
+fn odd_names_are_kept_byte_for_byte_and_each_is_its_own() {
+    let mut yard = Yard::new();
+    let names = odd_names();
+    let mut frames = Vec::new();
+    for name in &names {
+        let file = [name, &b"/"[..], name].concat();
+        frames.extend([frame("cd", name, b""), frame("cf", &file, b""), frame("wf", &file, name)].concat());
+    }
+    let answers: Vec<u8> = names.iter().flat_map(|name| [b"00", &md5_hex(name)[..]].concat()).collect();
+    assert_eq!(text(&yard.recv.raw(&frames)), text(&answers));
+    for name in &names {
+        let name_here = OsStr::from_bytes(name);
+        assert_eq!(&fs::read(yard.root().join(name_here).join(name_here)).unwrap(), name, "{name_here:?}");
+    }
+    let mut here: Vec<_> = fs::read_dir(yard.root()).unwrap().map(|entry| entry.unwrap().file_name().into_vec()).collect();
+    here.sort();
+    let mut names = names;
+    names.sort();
+    names.dedup();
+    assert_eq!(here, names);
+    yard.expect_well();
+}
+
+// C11, C12
+#[test]
+fn a_refusal_of_an_odd_name_shows_it_escaped_on_one_line() {
+    let mut yard = Yard::new();
+    let names = odd_names();
+    let frames: Vec<u8> = names.iter().flat_map(|name| frame("cf", name, b"")).collect();
+    assert_eq!(text(&yard.recv.raw(&frames)), "0".repeat(names.len()));
+    let frames: Vec<u8> = names.iter().flat_map(|name| frame("cd", name, b"")).collect();
+    assert_eq!(text(&yard.recv.raw(&frames)), "1".repeat(names.len()));
+    wait_until("each name is in the log", || yard.recv.process.log().lines().count() >= names.len());
+    for shown in [
+        "'tab\\there'",
+        "'\\u{1b}[31mred\\u{1b}[0m'",
+        "'\\x9b31m'",
+        "'bidi \\u{202e}gpj.exe'",
+        "'\\xff\\xfe'",
+        "'文件 😀'",
+        "'%s%n%d'",
+    ] {
+        yard.recv.process.wait_for_log(shown);
+    }
+    assert_eq!(yard.recv.process.log().lines().count(), names.len());
+    // A write's refusal shows it as well.
+    yard.refuses(&frame("wf", b"\x1b[2J\xff/\x07", b"new"), "'\\u{1b}[2J\\xff/\\u{7}'");
+    yard.expect_well();
+}
+
+// C11
+#[test]
+fn an_odd_root_is_shown_escaped_on_one_line_and_works() {
+    let outer = temp_dir();
+    let root = outer.path().join("a\n\u{1b}[31m, b\u{202e}");
+    fs::create_dir(&root).unwrap();
+    let mut recv = Recv::start(&root);
+    assert!(recv.process.first_line.ends_with("a\\n\\u{1b}[31m, b\\u{202e}"), "{:?}", recv.process.first_line);
+    assert_eq!(recv.raw(&[cf("/x"), wf("x", 0, b"abc")].concat()), stored(b"abc"));
+    assert_eq!(fs::read(root.join("x")).unwrap(), b"abc");
+    recv.expect_idle();
+}
+
+// C15
+#[test]
+fn a_read_only_file_system_refuses_and_the_rest_goes_on() {
+    let mut yard = Yard::new();
+    let Some(mount) = Mount::new(&yard.recv.path("disk"), "size=1m", "C15 (read-only)") else { return };
+    write(&yard.recv.path("disk/old"), "old");
+    yard.stores("disk/made", b"made");
+    mount.set_options("ro");
+    for operation in ["cd", "cf", "wf"] {
+        yard.refuses(&frame(operation, b"disk/new", b"new"), "'disk/new'");
+    }
+    yard.refuses(&cf("disk/old"), "Read-only file system");
+    yard.refuses(&wf("disk/made", 0, b"new"), "Read-only file system");
+    assert_eq!(yard.recv.raw(&[cd("disk"), cf("disk/new"), cd("in"), cf("in/x")].concat()), b"0100");
+    yard.stores("in/x", b"abc");
+    assert_eq!(list(&yard.recv.path("disk")), ["made", "old"]);
+    mount.set_options("rw");
+    yard.stores("disk/new", b"new");
+}
+
+// C15
+#[test]
+fn a_folder_without_permission_refuses_and_the_rest_goes_on() {
+    let mut yard = Yard::new();
+    write(&yard.recv.path("locked/old"), "old");
+    yard.stores("locked/made", b"made");
+    let locked = yard.recv.path("locked");
+    let Some(_lock) = Locked::immutable(&locked).or_else(|| Locked::read_only(&locked)) else {
+        println!("SKIPPED C15 (no permission): nothing is forbidden to this user");
+        return;
+    };
+    // "Operation not permitted" or "Permission denied".
+    for operation in ["cd", "cf"] {
+        yard.refuses(&frame(operation, b"locked/new", b""), "ermi");
+    }
+    yard.refuses(&cf("locked/old"), "ermi");
+    assert_eq!(yard.recv.raw(&[cd("locked"), cf("locked/new"), cf("x")].concat()), b"010");
+    assert_eq!(list(&locked), ["made", "old"]);
+    // What is there already can be written to.
+    assert_eq!(yard.recv.raw(&wf("locked/made", 0, b"MADE")), md5_hex(b"MADE"));
+    yard.expect_well();
+}
+
+// C15
+#[test]
+fn an_immutable_file_is_neither_replaced_nor_written_to() {
+    let mut yard = Yard::new();
+    yard.stores("x", b"old");
+    let Some(lock) = Locked::immutable(&yard.recv.path("x")) else {
+        println!("SKIPPED C15 (immutable): can't set that attribute here");
+        return;
+    };
+    yard.refuses(&cf("x"), "Operation not permitted");
+    yard.refuses(&wf("x", 0, b"new"), "Operation not permitted");
+    assert_eq!(yard.recv.raw(&cf("x\ny")), b"1");
+    assert_eq!(fs::read(yard.recv.path("x")).unwrap(), b"old");
+    drop(lock);
+    yard.stores("x", b"new");
+    yard.expect_well();
+}
+
+/// The files of a folder with their contents.
+fn contents(folder: &Path) -> Vec<(OsString, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut contents: Vec<_> = entries.map(|entry| (entry.file_name(), fs::read(entry.path()).unwrap_or_default())).collect();
+    contents.sort();
+    contents
+}
+
+// D11
+#[test]
+fn a_full_disk_fails_the_write_and_loses_nothing_that_was_there() {
+    let mut yard = Yard::new();
+    let disk = yard.recv.path("disk");
+    let Some(_mount) = Mount::new(&disk, "size=1m", "D11") else { return };
+    let (old, new) = (noise(100_000, 1), noise(600_000, 2));
+    write(&disk.join("filler"), noise(500_000, 3));
+    write(&disk.join("x"), &old);
+    let (create, write) = (cf("disk/x"), wf("disk/x", 0, &new));
+    assert_eq!(yard.recv.raw(&create), b"0");
+    yard.refuses(&write, "'disk/x': No space left on device");
+    let kept = |disk: &Path| contents(disk).into_iter().filter(|(name, bytes)| name != "x" && *bytes == old).count();
+    assert_eq!(kept(&disk), 1);
+    assert_eq!(yard.recv.raw(&[cd("in"), cf("in/x")].concat()), b"00");
+    // Room is made, by another version of the file that goes as well.
+    fs::remove_file(disk.join("filler")).unwrap();
+    assert_eq!(yard.recv.raw(&write), md5_hex(&new));
+    assert!(fs::read(disk.join("x")).unwrap() == new);
+    fs::remove_file(disk.join("x")).unwrap();
+    assert_eq!(yard.recv.raw(&[create, write].concat()), stored(&new));
+    assert!(fs::read(disk.join("x")).unwrap() == new);
+    assert_eq!(kept(&disk), 1);
+    yard.expect_well();
+}
+
+// D11
+#[test]
+fn a_disk_that_fills_up_under_many_connections_fails_each_by_name() {
+    let mut yard = Yard::new();
+    let Some(_mount) = Mount::new(&yard.recv.path("disk"), "size=1m", "D11 (many)") else { return };
+    let bytes = noise(400_000, 1);
+    let whole = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for index in 0..6 {
+            let (recv, bytes, whole) = (&yard.recv, &bytes, &whole);
+            scope.spawn(move || {
+                let name = format!("disk/{index}");
+                let answer = recv.raw(&[cf(&name), wf(&name, 0, bytes)].concat());
+                if answer == stored(bytes) {
+                    whole.fetch_add(1, Ordering::Relaxed);
+                    assert!(fs::read(recv.path(&name)).unwrap() == *bytes, "{name} was confirmed");
+                } else {
+                    recv.process.wait_for_log(&format!("'{name}'"));
+                }
+            });
+        }
+    });
+    assert!(whole.into_inner() <= 2);
+    yard.expect_well();
+    for index in 0..6 {
+        fs::remove_file(yard.recv.path(&format!("disk/{index}"))).unwrap_or_default();
+    }
+    yard.stores("disk/after", &bytes);
+}
+
+// D13
+#[test]
+fn a_file_system_without_inodes_fails_the_list_and_loses_nothing_that_was_there() {
+    let mut yard = Yard::new();
+    let disk = yard.recv.path("disk");
+    let Some(_mount) = Mount::new(&disk, "size=1m,nr_inodes=12", "D13") else { return };
+    write(&disk.join("old"), "old");
+    let names: Vec<_> = (0..20).map(|index| format!("disk/{index}")).collect();
+    yard.refuses(&cf(&names.join("\n")), "No space left on device");
+    yard.refuses(&cd("disk/in"), "No space left on device");
+    yard.refuses(&cd("disk/in/deeper"), "No space left on device");
+    yard.refuses(&cf("disk/old"), "No space left on device");
+    assert_eq!(contents(&disk).iter().filter(|(_, bytes)| bytes == b"old").count(), 1);
+    // What was created before can be written, and once there is room so can the rest.
+    assert_eq!(yard.recv.raw(&wf("disk/0", 0, b"abc")), md5_hex(b"abc"));
+    fs::remove_file(disk.join("1")).unwrap();
+    yard.stores("disk/new", b"new");
+    fs::remove_file(disk.join("2")).unwrap();
+    assert_eq!(yard.recv.raw(&cd("disk/in")), b"0");
+    yard.expect_well();
+}
+
+// D13
+#[test]
+fn a_file_that_can_not_be_created_again_keeps_its_name() {
+    let mut yard = Yard::new();
+    let disk = yard.recv.path("disk");
+    let Some(_mount) = Mount::new(&disk, "size=1m,nr_inodes=4", "D13 (name)") else { return };
+    write(&disk.join("old"), "old");
+    while fs::write(disk.join(format!("filler{}", contents(&disk).len())), "").is_ok() {}
+    yard.refuses(&cf("disk/old"), "No space left on device");
+    assert_eq!(fs::read(disk.join("old")).unwrap(), b"old", "{:?}", list(&disk));
+}
