@@ -123,6 +123,9 @@ pub const ANSWERS_MAX: usize = 64;
 /// How long an answer may wait for its neighbours.
 pub const ANSWERS_TIME_MAX: Duration = Duration::from_millis(100);
 
+/// Time between two frames after which the peer may have left without this having been noticed.
+pub const STALE_AFTER: Duration = Duration::from_secs(1);
+
 /// Bytes of a peer's name that a log line shows.
 pub const NAME_SHOWN_LEN_MAX: usize = 1024;
 

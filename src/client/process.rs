@@ -166,7 +166,7 @@ impl Process {
         drop(held);
         self.answered.notify_all();
         if !left.is_empty() && !queue.is_finished() {
-            tracing::warn!("a worker process ended early: {} chunks that it held are sent by others", left.len());
+            tracing::warn!("a worker process ended early: what it held is sent by others ({} chunks)", left.len());
         }
         queue.settle(left);
     }

@@ -83,6 +83,14 @@ impl Stream {
         matches!(poll(&mut polled, Some(&rustix::event::Timespec::default())), Ok(1..))
     }
 
+    /// Was the stream reset by the peer? (One that only ended its writing is still there.)
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        let mut polled = [PollFd::new(&*self.0, PollFlags::empty())];
+        let _ = poll(&mut polled, Some(&rustix::event::Timespec::default()));
+        polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+    }
+
     /// Ends one or both directions, for all clones, and wakes whoever waits in them.
     pub fn shutdown(&self, how: Shutdown) {
         // A stream that is gone already is as good as shut.

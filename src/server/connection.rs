@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Served;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
-use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX};
+use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, STALE_AFTER};
 use crate::net::{self, Peer, Stream};
 use crate::protocol::hello::{self, Dialect};
 use crate::protocol::{Request, v1};
@@ -18,6 +18,8 @@ use crate::store::Store;
 struct Connection<'a> {
     store: &'a Store,
     peer: Peer,
+    /// When a frame was served last.
+    served: Instant,
     /// What it speaks, once that is known.
     dialect: Option<Dialect>,
     inbox: Inbox,
@@ -74,7 +76,7 @@ enum Next {
 pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
     let stream = Answering { stream: slot.stream(), answers: Vec::new(), waiting: 0, since: None };
     let peer = slot.peer();
-    let mut connection = Connection { store, peer, dialect: None, inbox: Inbox::default(), stream };
+    let mut connection = Connection { store, peer, served: Instant::now(), dialect: None, inbox: Inbox::default(), stream };
     tracing::debug!("{peer}: connected");
     let ending = loop {
         let ending = match connection.wait_for_frame(slot, stop) {
@@ -141,8 +143,19 @@ impl Connection<'_> {
         }
     }
 
+    /// Is this an order of one who has left? It may have been given again on another connection
+    /// since, and a file must not be created twice. Looked at after any time that is long enough.
+    fn is_stale(&mut self) -> bool {
+        let now = Instant::now();
+        let long_since = now.duration_since(std::mem::replace(&mut self.served, now)) >= STALE_AFTER;
+        long_since && self.stream.stream.is_reset()
+    }
+
     /// Serves the frame that is here.
     fn serve_frame(&mut self) -> Result<(), Ending> {
+        if self.is_stale() {
+            return Err(Ending::Closed);
+        }
         let Ok(Some((request, len))) = v1::decode(self.inbox.bytes()) else { return Ok(()) };
         let answered = match request {
             Request::MakeDirectories(names) => {
