@@ -1,3 +1,4 @@
+//! What a peer may name, and what the receiver then touches: never anything outside its root.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::print_stdout, reason = "rows that are skipped are named")]
 //! Nothing that a v1 peer names leads out of the root, and no file system trouble brings the receiver down.

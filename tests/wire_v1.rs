@@ -1,3 +1,4 @@
+//! The receiver's side of protocol v1, frame by frame, good and bad.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 //! What the receiver makes of every kind of v1 frame, whole and broken, sent byte for byte.
 mod common;
