@@ -52,15 +52,15 @@ pub(crate) struct Args {
     pub(crate) remote_dir: OsString,
 
     /// Bytes of the pieces that files are cut into [default: 16MiB]
-    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value_t = CHUNK_LEN_DEFAULT, hide_default_value = true)]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true, default_value_t = CHUNK_LEN_DEFAULT, hide_default_value = true)]
     length: u64,
 
     /// Worker processes at the most [default: the number of cores]
-    #[arg(long = "process_num", alias = "process-num", value_name = "N", value_parser = parse_count::<PROCESS_NUM_MAX>)]
+    #[arg(long = "process_num", alias = "process-num", value_name = "N", value_parser = parse_count::<PROCESS_NUM_MAX>, allow_negative_numbers = true)]
     process_num: Option<usize>,
 
     /// Threads in each process at the most, each with a connection [default: 3]
-    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, default_value_t = THREAD_NUM_DEFAULT, hide_default_value = true)]
+    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, allow_negative_numbers = true, default_value_t = THREAD_NUM_DEFAULT, hide_default_value = true)]
     thread_num: usize,
 
     /// Use only addresses of this IP version, 4 or 6 [default: all]
