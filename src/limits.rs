@@ -141,8 +141,17 @@ pub const CREATE_TRIES_MAX: usize = 1000;
 /// Names tried for the kept version of a file before giving up.
 pub const BACKUP_TRIES_MAX: usize = 100;
 
+/// Bytes that wait in a socket's buffer at the most, as Linux is usually set up (`tcp_wmem`).
+pub const SOCKET_BUFFER_LEN_MAX: u64 = 4 * 1024 * 1024;
+
+/// A peer that takes at least so many bytes in the time of a stall is slow, not gone.
+pub const SLOW_BYTES_MIN: u64 = 1024 * 1024;
+
 /// A peer that makes no progress for this long is given up.
 pub const STALL_DEFAULT: Duration = Duration::from_secs(120);
+
+/// The longest time that a socket's options can hold: 31 bits of milliseconds.
+pub const STALL_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// How long a lost connection is dialled again.
 pub const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(30);

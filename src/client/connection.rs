@@ -10,7 +10,7 @@ use super::plan::Chunk;
 use super::queue::{Outcome, Wait};
 use super::source::identify;
 use crate::digest::Digest;
-use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLY_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLY_LEN_MAX, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
 use crate::protocol::v1;
 use crate::pump::{self, Outbox, PumpError};
@@ -128,7 +128,7 @@ impl<'a> Connection<'a> {
         self.looked_at = self.outbox.flushed_bytes();
         let mut bytes = [0; WINDOW_FRAMES_MAX * REPLY_LEN_MAX];
         let len = if wait == Wait::Yes {
-            self.stream.read(&mut bytes)?
+            self.read_patiently(&mut bytes)?
         } else {
             match self.stream.read_available(&mut bytes)? {
                 Some(len) => len,
@@ -154,6 +154,18 @@ impl<'a> Connection<'a> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to nothing that was asked"));
         }
         Ok(answered)
+    }
+
+    /// Reads, and waits longer than for one stall where much was sent: it may still be on its way.
+    fn read_patiently(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let sent: u64 = self.unanswered.iter().map(|(chunk, _)| chunk.bytes()).sum();
+        let mut stalls_left = sent.min(SOCKET_BUFFER_LEN_MAX) / SLOW_BYTES_MIN;
+        loop {
+            match self.stream.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && stalls_left > 0 => stalls_left -= 1,
+                read => return read,
+            }
+        }
     }
 
     /// Ends a connection that can't be written to any more: takes in what answers still come, then

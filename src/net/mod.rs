@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
-use crate::limits::{BACKLOG, BUFFER_LEN, KEEPALIVE_IDLE, LINGER};
+use crate::limits::{BACKLOG, BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX};
 use crate::stop::Stop;
 
 /// Who is at the other end.
@@ -44,11 +44,14 @@ impl Stream {
     /// Takes over a connected socket and sets its options. A read or a write that makes no progress
     /// for `stall` fails with `WouldBlock`.
     fn new(socket: Socket, stall: Duration, tcp: bool) -> io::Result<Self> {
+        let stall = stall.min(STALL_MAX);
         if tcp {
             // Header and data are written at once: waiting for more would only cost time.
             socket.set_tcp_nodelay(true)?;
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 4).with_retries(4);
             socket.set_tcp_keepalive(&keepalive)?;
+            // A peer that acknowledges nothing for so long is gone, however much is still to be sent.
+            socket.set_tcp_user_timeout(Some(stall))?;
         }
         let stream = Self(Arc::new(socket));
         stream.limit_waits(stall)?;

@@ -111,7 +111,11 @@ impl Drop for Running {
 }
 
 pub fn signal_to(pid: u32, signal: &str) {
-    assert!(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap().success());
+    use rustix::process::{Pid, Signal, kill_process};
+    let signals = [("TERM", Signal::TERM), ("KILL", Signal::KILL), ("INT", Signal::INT), ("HUP", Signal::HUP)];
+    let others = [("STOP", Signal::STOP), ("CONT", Signal::CONT)];
+    let (_, signal) = signals.into_iter().chain(others).find(|(name, _)| *name == signal).unwrap();
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 /// The child processes of a process.
