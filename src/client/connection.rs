@@ -172,7 +172,7 @@ impl<'a> Connection<'a> {
     /// gives back what has none, oldest first.
     #[must_use]
     pub(super) fn abandon(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> VecDeque<(Chunk, Digest)> {
-        self.stream.shutdown(Shutdown::Write);
+        self.stream.handle().shutdown(Shutdown::Write);
         while !self.unanswered.is_empty() && self.receive(Wait::Yes, report).is_ok() {}
         self.unanswered
     }
@@ -199,7 +199,7 @@ impl<'a> Connection<'a> {
 pub(super) fn is_known(mut stream: Stream, name: &[u8]) -> io::Result<bool> {
     let mut frame = Vec::new();
     v1::encode_write(&mut frame, name, &(0..0));
-    stream.limit_waits(DIAL_TIMEOUT)?;
+    stream.handle().limit_waits(DIAL_TIMEOUT)?;
     stream.write_all(&frame)?;
     let mut answer = [0; REPLY_LEN_MAX];
     match stream.read_exact(&mut answer) {

@@ -73,7 +73,7 @@ impl Creator<'_> {
                     self.progress.lost_connections.add(1);
                     // What it has not read yet it must not read later: a file created twice loses its
                     // content to its kept version.
-                    line.stream.reset();
+                    line.stream.handle().reset();
                     lost.note(&error, self)?;
                     let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
                     self.progress.connections.add(1);

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::net::Stream;
+use crate::net::{Handle, Stream};
 
 /// All streams of a run.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub(super) struct Live(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    streams: HashMap<u64, Stream>,
+    streams: HashMap<u64, Handle>,
     next: u64,
     shut: bool,
 }
@@ -35,11 +35,11 @@ impl Live {
     pub(super) fn register(&self, stream: Stream) -> Registered<'_> {
         let mut state = self.lock();
         if state.shut {
-            stream.shutdown(Shutdown::Both);
+            stream.handle().shutdown(Shutdown::Both);
         }
         let number = state.next;
         state.next += 1;
-        state.streams.insert(number, stream.clone());
+        state.streams.insert(number, stream.handle().clone());
         Registered { stream, number, live: self }
     }
 

@@ -1,21 +1,22 @@
 //! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
 
 pub mod dial;
+mod stream;
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{RecvFlags, recv};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::{BACKLOG, BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX};
+pub use stream::{Handle, Stream};
+
+use crate::limits::BACKLOG;
 use crate::stop::Stop;
 
 /// Who is at the other end.
@@ -33,112 +34,6 @@ impl fmt::Display for Peer {
             Self::Host(address) => address.fmt(f),
             Self::Local => f.write_str("this machine"),
         }
-    }
-}
-
-/// Two-way bytes. Clones are one stream: what one shuts down is shut for all.
-#[derive(Debug, Clone)]
-pub struct Stream(Arc<Socket>);
-
-impl Stream {
-    /// Takes over a connected socket and sets its options. A read or a write that makes no progress
-    /// for `stall` fails with `WouldBlock`.
-    fn new(socket: Socket, stall: Duration, tcp: bool) -> io::Result<Self> {
-        let stall = stall.min(STALL_MAX);
-        if tcp {
-            // Header and data are written at once: waiting for more would only cost time.
-            socket.set_tcp_nodelay(true)?;
-            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 4).with_retries(4);
-            socket.set_tcp_keepalive(&keepalive)?;
-            // A peer that acknowledges nothing for so long is gone, however much is still to be sent.
-            socket.set_tcp_user_timeout(Some(stall))?;
-        }
-        let stream = Self(Arc::new(socket));
-        stream.limit_waits(stall)?;
-        Ok(stream)
-    }
-
-    /// From now on a read or a write fails that makes no progress for `stall`.
-    ///
-    /// # Errors
-    /// Those of `setsockopt(2)`.
-    pub fn limit_waits(&self, stall: Duration) -> io::Result<()> {
-        self.0.set_read_timeout(Some(stall))?;
-        self.0.set_write_timeout(Some(stall))
-    }
-
-    /// Reads what is here already; `None` where nothing is.
-    ///
-    /// # Errors
-    /// Those of `recv(2)`.
-    pub fn read_available(&self, bytes: &mut [u8]) -> io::Result<Option<usize>> {
-        match recv(&*self.0, bytes, RecvFlags::DONTWAIT) {
-            Ok((len, _)) => Ok(Some(len)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-
-    /// Would a read return at once?
-    #[must_use]
-    pub fn is_readable(&self) -> bool {
-        let mut polled = [PollFd::new(&*self.0, PollFlags::IN)];
-        matches!(poll(&mut polled, Some(&rustix::event::Timespec::default())), Ok(1..))
-    }
-
-    /// Was the stream reset by the peer? (One that only ended its writing is still there.)
-    #[must_use]
-    pub fn is_reset(&self) -> bool {
-        let mut polled = [PollFd::new(&*self.0, PollFlags::empty())];
-        let _ = poll(&mut polled, Some(&rustix::event::Timespec::default()));
-        polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
-    }
-
-    /// Ends one or both directions, for all clones, and wakes whoever waits in them.
-    pub fn shutdown(&self, how: Shutdown) {
-        // A stream that is gone already is as good as shut.
-        let _ = self.0.shutdown(how);
-    }
-
-    /// Ends the stream at once, and for the peer as well: one that waits for room to write would not
-    /// notice an orderly end.
-    pub fn reset(&self) {
-        // RFC 9293, section 3.6: a close with a linger time of 0 is an abort.
-        let _ = self.0.set_linger(Some(Duration::ZERO));
-        self.shutdown(Shutdown::Both);
-    }
-
-    /// Ends the stream so that what was written arrives: a close with unread bytes would reset the
-    /// connection and drop it (RFC 2525, section 2.17). Reads them off for a moment.
-    pub fn close_in_order(&self) {
-        self.shutdown(Shutdown::Write);
-        let deadline = Instant::now() + LINGER;
-        let mut unread = vec![0; BUFFER_LEN / 4];
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.0.set_read_timeout(Some(left)).is_err() {
-                return;
-            }
-            if !matches!((&*self.0).read(&mut unread), Ok(1..)) {
-                return;
-            }
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(bytes)
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -73,8 +73,8 @@ enum Next {
 
 /// Serves a connection to its end. It was cut if the end came in the middle of a frame and from
 /// our side.
-pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
-    let stream = Answering { stream: slot.stream(), answers: Vec::new(), waiting: 0, since: None };
+pub(super) fn serve(stream: Stream, slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
+    let stream = Answering { stream, answers: Vec::new(), waiting: 0, since: None };
     let peer = slot.peer();
     let mut connection = Connection { store, peer, served: Instant::now(), dialect: None, inbox: Inbox::default(), stream };
     tracing::debug!("{peer}: connected");
@@ -99,7 +99,7 @@ pub(super) fn serve(slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
     // Answers that were given are sent even to one who is refused.
     let _ = connection.stream.send_answers();
     if matches!(ending, Ending::Refused { .. } | Ending::Foreign) && !cut {
-        slot.stream().close_in_order();
+        slot.handle().close_in_order();
     }
     // Woken between two frames, it may have been about to read the next.
     if mid_frame && (cut || stop.is_asked()) { Served::Cut } else { Served::Whole }
@@ -125,7 +125,7 @@ impl Connection<'_> {
             if between_frames {
                 slot.set_idle(true);
                 // Set before asked: either this sees the request to stop or its maker sees this.
-                if stop.is_asked() && !self.stream.stream.is_readable() {
+                if stop.is_asked() && !slot.handle().is_readable() {
                     return Next::End(Ending::Closed);
                 }
             }
@@ -148,7 +148,7 @@ impl Connection<'_> {
     fn is_stale(&mut self) -> bool {
         let now = Instant::now();
         let long_since = now.duration_since(std::mem::replace(&mut self.served, now)) >= STALE_AFTER;
-        long_since && self.stream.stream.is_reset()
+        long_since && self.stream.stream.handle().is_reset()
     }
 
     /// Serves the frame that is here.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::net::{Peer, Stream};
+use crate::net::{Handle, Peer};
 use crate::stop::Stop;
 
 /// The addresses that may connect: loopback, private and link-local ones, and the networks added.
@@ -38,7 +38,7 @@ pub(super) struct Guard {
 
 #[derive(Debug)]
 struct Inside {
-    stream: Stream,
+    handle: Handle,
     peer: Peer,
     /// It sent a byte at some time.
     spoke: AtomicBool,
@@ -71,7 +71,7 @@ impl Guard {
     /// Takes a connection in. Where there is no room, the one that was silent longest and never
     /// sent a byte makes it; where all have spoken, waits until one leaves. `None` when asked to
     /// stop meanwhile.
-    pub(super) fn enter(&self, stream: &Stream, peer: Peer, stop: &Stop) -> Option<Slot<'_>> {
+    pub(super) fn enter(&self, handle: &Handle, peer: Peer, stop: &Stop) -> Option<Slot<'_>> {
         let mut inside = self.lock();
         while inside.len() >= self.connections_max {
             if stop.is_asked() {
@@ -79,18 +79,18 @@ impl Guard {
             }
             // Numbers grow: the first silent one is the oldest. One that was told to go is on its way.
             let silent = |one: &&Arc<Inside>| {
-                !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed) && !one.stream.is_readable()
+                !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed) && !one.handle.is_readable()
             };
             if let Some(silent) = inside.values().find(silent) {
                 tracing::debug!("{}: silent, makes room for {peer}", silent.peer);
                 silent.cut.store(true, Ordering::Relaxed);
-                silent.stream.reset();
+                silent.handle.reset();
             }
             inside = self.left.wait_timeout(inside, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         let number = inside.last_key_value().map_or(0, |(last, _)| last + 1);
         let flag = AtomicBool::new;
-        let one = Arc::new(Inside { stream: stream.clone(), peer, spoke: flag(false), idle: flag(true), cut: flag(false) });
+        let one = Arc::new(Inside { handle: handle.clone(), peer, spoke: flag(false), idle: flag(true), cut: flag(false) });
         inside.insert(number, Arc::clone(&one));
         Some(Slot { guard: self, number, inside: one })
     }
@@ -98,7 +98,7 @@ impl Guard {
     /// Ends the reading of all who are between two frames; what they were sent already they still get.
     pub(super) fn wake_idle(&self) {
         for one in self.lock().values().filter(|one| one.idle.load(Ordering::SeqCst)) {
-            one.stream.shutdown(Shutdown::Read);
+            one.handle.shutdown(Shutdown::Read);
         }
     }
 
@@ -120,14 +120,14 @@ impl Guard {
         for one in self.lock().values() {
             tracing::warn!("{}: cut off, time to end is over", one.peer);
             one.cut.store(true, Ordering::Relaxed);
-            one.stream.reset();
+            one.handle.reset();
         }
     }
 }
 
 impl Slot<'_> {
-    pub(super) fn stream(&self) -> Stream {
-        self.inside.stream.clone()
+    pub(super) fn handle(&self) -> &Handle {
+        &self.inside.handle
     }
 
     pub(super) fn peer(&self) -> Peer {

@@ -79,10 +79,10 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
                 continue;
             }
             let Ok(stream) = listener.stream(socket, config.stall) else { continue };
-            let Some(slot) = guard.enter(&stream, peer, stop) else { break Ok(()) };
+            let Some(slot) = guard.enter(stream.handle(), peer, stop) else { break Ok(()) };
             let cut = &cut;
             let serve = move || {
-                if connection::serve(&slot, store, stop) == Served::Cut {
+                if connection::serve(stream, &slot, store, stop) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }
             };
