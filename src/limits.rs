@@ -174,6 +174,39 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// Idle time after which the kernel asks whether a silent peer is still there.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
+/// How long the handshake of TLS may take on the side that dialled, from its first byte on. A peer
+/// that knows nothing of TLS stays silent for ever.
+pub const TLS_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a record of TLS on the wire: 16 KiB, a header and what a cipher may add (RFC 8446, 5.2).
+pub const TLS_RECORD_LEN_MAX: usize = 5 + TLS_PLAIN_LEN_MAX + 256;
+
+/// Bytes that one record of TLS carries.
+pub const TLS_PLAIN_LEN_MAX: usize = 16 * 1024;
+
+/// Bytes of a handshake that are looked at before it is given up: a hello has some hundred bytes, a
+/// certificate a thousand. Two records, so that what follows a handshake at once has room.
+pub const TLS_HANDSHAKE_LEN_MAX: usize = 2 * TLS_RECORD_LEN_MAX;
+
+/// Bytes that an encrypted connection takes from its socket at once, and one record that waits for
+/// its end. Untouched pages of it cost nothing.
+pub const TLS_INCOMING_LEN: usize = BUFFER_LEN + TLS_RECORD_LEN_MAX;
+
+/// Bytes that are encrypted for one write to a socket: with their ciphertext they stay in a core's cache.
+pub const TLS_WRITE_LEN: usize = BUFFER_LEN;
+
+/// Bytes of a host key file: a key and a certificate of a thousand bytes in all, of any usual kind.
+pub const HOST_KEY_LEN_MAX: usize = 64 * 1024;
+
+/// Bytes of a file of known hosts: ten thousand hosts.
+pub const KNOWN_HOSTS_LEN_MAX: usize = 1024 * 1024;
+
+/// How long another run may hold the file of known hosts, for which it needs a moment.
+pub const KNOWN_HOSTS_WAIT: Duration = Duration::from_secs(5);
+
+/// How soon it is asked for again.
+pub const KNOWN_HOSTS_POLL: Duration = Duration::from_millis(10);
+
 const _: () = {
     assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);
     assert!(CREATE_FRAMES_MAX <= REPLIES_LEN_MAX);
@@ -181,6 +214,8 @@ const _: () = {
     assert!(WIRE_NAME_LEN_MAX + 32 < READ_LEN_MIN);
     assert!(WIRE_NAME_LEN_MAX <= LIST_LEN_MAX);
     assert!(BUFFER_LEN < INBOX_LEN_MAX);
+    assert!(TLS_HANDSHAKE_LEN_MAX <= TLS_INCOMING_LEN);
+    assert!(TLS_WRITE_LEN.is_multiple_of(TLS_PLAIN_LEN_MAX));
     assert!(PATH_LEN_MAX + REASON_LEN_MAX + 64 < PIPE_FRAME_LEN_MAX);
     assert!(ADDRESSES_MAX * 64 + 3 * PATH_LEN_MAX < PIPE_FRAME_LEN_MAX);
 };

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::tls::{Client, Refusal, TlsError};
 use super::{IpVersion, Stream};
-use crate::limits::{ADDRESSES_MAX, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT};
+use crate::limits::{ADDRESSES_MAX, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, TLS_HELLO_TIMEOUT};
 use crate::stop::Stop;
 
 /// Opens streams to one receiver.
@@ -21,6 +22,8 @@ pub struct Dialer {
     retry_for: Duration,
     /// The address that answered last is asked first.
     preferred: AtomicUsize,
+    /// Whom to trust, where streams are encrypted.
+    tls: Option<Client>,
 }
 
 #[derive(Debug)]
@@ -56,16 +59,61 @@ pub enum DialError {
         /// What the system said.
         source: io::Error,
     },
+    /// The receiver's host key is not trusted, or nobody can say whether it is. Trying again, or at
+    /// another address, would be to ask until someone says yes.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// Whoever answers there knows nothing of TLS.
+    #[error(
+        "{address} does not answer like a receiver of version 2 ({why}); \
+         for a receiver of Parallel-transfer-file use --protocol v1"
+    )]
+    Foreign {
+        /// The address, or what stands for it.
+        address: String,
+        /// What it did instead.
+        why: &'static str,
+    },
+    /// The connection could not be encrypted.
+    #[error("can't talk to {address} in TLS")]
+    Tls {
+        /// The address, or what stands for it.
+        address: String,
+        /// Why.
+        source: TlsError,
+    },
     /// Asked to stop while trying.
     #[error("stopped while connecting")]
     Stopped,
+}
+
+impl DialError {
+    /// Was the receiver not trusted?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// Does whoever answers there know nothing of TLS?
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign { .. })
+    }
+
+    fn in_tls(address: String, error: TlsError) -> Self {
+        match error {
+            TlsError::Refused(refusal) => Self::Refused(refusal),
+            TlsError::Foreign(why) => Self::Foreign { address, why },
+            source => Self::Tls { address, source },
+        }
+    }
 }
 
 impl Dialer {
     /// A dialer to these addresses, the first one first.
     #[must_use]
     pub fn to_addresses(addresses: Vec<SocketAddr>, stall: Duration, retry_for: Duration) -> Self {
-        Self { target: Target::Addresses(addresses), stall, retry_for, preferred: AtomicUsize::new(0) }
+        Self { target: Target::Addresses(addresses), stall, retry_for, preferred: AtomicUsize::new(0), tls: None }
     }
 
     /// A dialer to a host: to all its addresses, or to those of one version.
@@ -95,7 +143,19 @@ impl Dialer {
     /// A dialer to a listener of this machine.
     #[must_use]
     pub fn to_local(path: PathBuf, stall: Duration) -> Self {
-        Self { target: Target::Local(path), stall, retry_for: Duration::ZERO, preferred: AtomicUsize::new(0) }
+        Self { target: Target::Local(path), stall, retry_for: Duration::ZERO, preferred: AtomicUsize::new(0), tls: None }
+    }
+
+    /// The same, with streams that are encrypted if there is a client for that.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Client>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whom it trusts; `None` where streams are in clear.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Client> {
+        self.tls.as_ref()
     }
 
     /// The addresses, the one that answered last first; none for a local one.
@@ -124,17 +184,18 @@ impl Dialer {
         self.stall
     }
 
-    /// Tries each address once.
+    /// Tries each address once, and encrypts the stream if there is a client for that.
     ///
     /// # Errors
-    /// [`DialError::Connect`] with the last address's reason, or [`DialError::Stopped`].
+    /// The last address's reason, a refusal, or [`DialError::Stopped`].
     pub fn dial(&self, stop: &Stop) -> Result<Stream, DialError> {
         let addresses = match &self.target {
             Target::Local(path) => {
                 let error = |source| DialError::Connect { address: self.to_string(), source };
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(error)?;
                 socket.connect(&SockAddr::unix(path).map_err(error)?).map_err(error)?;
-                return Stream::new(socket, self.stall, false).map_err(error);
+                let stream = Stream::new(socket, self.stall, false).map_err(error)?;
+                return self.encrypt(stream, || self.to_string());
             }
             Target::Addresses(addresses) => addresses,
         };
@@ -144,14 +205,17 @@ impl Dialer {
             if stop.is_asked() {
                 return Err(DialError::Stopped);
             }
-            match self.connect(addresses[index]) {
+            let address = || addresses[index].to_string();
+            let connected = self.connect(addresses[index]).map_err(|source| DialError::Connect { address: address(), source });
+            match connected.and_then(|stream| self.encrypt(stream, address)) {
                 Ok(stream) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(stream);
                 }
-                Err(source) => {
-                    tracing::debug!("{} does not answer: {source}", addresses[index]);
-                    failed = DialError::Connect { address: addresses[index].to_string(), source };
+                Err(error) if error.is_refusal() => return Err(error),
+                Err(error) => {
+                    tracing::debug!("no connection to {}: {error}", addresses[index]);
+                    failed = error;
                 }
             }
         }
@@ -162,6 +226,11 @@ impl Dialer {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.connect_timeout(&address.into(), DIAL_TIMEOUT)?;
         Stream::new(socket, self.stall, true)
+    }
+
+    fn encrypt(&self, stream: Stream, address: impl FnOnce() -> String) -> Result<Stream, DialError> {
+        let Some(client) = &self.tls else { return Ok(stream) };
+        stream.start_tls_client(client, TLS_HELLO_TIMEOUT).map_err(|error| DialError::in_tls(address(), error))
     }
 
     /// Tries all addresses again and again, ever slower, for [`Dialer::retry_for`].
@@ -176,7 +245,7 @@ impl Dialer {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            if Instant::now() + backoff > deadline {
+            if error.is_refusal() || Instant::now() + backoff > deadline {
                 return Err(error);
             }
             if stop.wait(backoff) {
