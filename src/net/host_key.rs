@@ -182,3 +182,133 @@ fn keep(state_folder: &Path, file: &Path, pem: &str) -> io::Result<()> {
         Err(error) => Err(error.error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{STALL_DEFAULT, TLS_HELLO_TIMEOUT};
+    use crate::net::Listener;
+    use crate::net::tls::TlsError;
+    use crate::stop::Stop;
+    use std::fs;
+    use std::process::{Command, Stdio};
+    use std::thread;
+    use std::time::Instant;
+
+    #[test]
+    fn a_key_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("deep/state");
+        let made = HostKey::load_or_make(&state).unwrap();
+        assert_eq!(HostKey::load_or_make(&state).unwrap().fingerprint(), made.fingerprint());
+        assert_ne!(HostKey::for_one_job().unwrap().fingerprint(), made.fingerprint());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&state), mode(&state.join(HOST_KEY_FILE))), (0o700, 0o600));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing else is left behind");
+    }
+
+    #[test]
+    fn receivers_that_start_at_once_agree_on_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let keys: Vec<Fingerprint> = thread::scope(|scope| {
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| HostKey::load_or_make(&state).unwrap().fingerprint())).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert!(keys.iter().all(|key| *key == keys[0]));
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_no_key_is_said_to_be_so_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        HostKey::load_or_make(folder.path()).unwrap();
+        let file = folder.path().join(HOST_KEY_FILE);
+        let good = fs::read_to_string(&file).unwrap();
+        let (key, certificate) = good.split_at(good.find("-----BEGIN CERT").unwrap());
+        let (other, _) = make().unwrap();
+        let (other_key, _) = other.split_at(other.find("-----BEGIN CERT").unwrap());
+        let write = |text: &str, mode: u32| {
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        };
+        let large = good.clone() + &" ".repeat(HOST_KEY_LEN_MAX);
+        let swapped = format!("{other_key}{certificate}");
+        let cut = &good[..good.len() - 40];
+        let flipped = certificate.replacen("MII", "AII", 1);
+        for bad in ["", "\n", "not a key", key, certificate, cut, &swapped, &large, &format!("{key}{flipped}")] {
+            write(bad, 0o600);
+            let error = HostKey::load_or_make(folder.path()).unwrap_err();
+            assert!(matches!(error, HostKeyError::Damaged { .. }), "{bad:?}: {error}");
+            assert!(error.to_string().contains(HOST_KEY_FILE) && error.to_string().contains("remove it"));
+            assert_eq!(fs::read_to_string(&file).unwrap(), bad);
+        }
+        for mode in [0o640, 0o604, 0o620, 0o777] {
+            write(&good, mode);
+            let error = HostKey::load_or_make(folder.path()).unwrap_err();
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        write(&good, 0o400);
+        HostKey::load_or_make(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(HOST_KEY_FILE);
+        fs::create_dir(&file).unwrap();
+        assert!(HostKey::load_or_make(folder.path()).unwrap_err().to_string().contains("not a regular file"));
+        fs::remove_dir(&file).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert!(HostKey::load_or_make(folder.path()).unwrap_err().to_string().contains("not a regular file"));
+        let below = HostKey::load_or_make(&file).unwrap_err();
+        assert!(matches!(below, HostKeyError::Unreadable { .. }), "{below}");
+        let nowhere = HostKey::load_or_make(Path::new("/proc/none")).unwrap_err();
+        assert!(matches!(nowhere, HostKeyError::Unwritable { .. }), "{nowhere}");
+    }
+
+    /// Runs `openssl s_client` with `flag` against a new receiver: what it showed, and how it went.
+    fn meet_openssl(key: &HostKey, flag: &str) -> Option<(Vec<u8>, Result<(), TlsError>)> {
+        if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
+            println!("SKIPPED, there is no openssl to judge by");
+            return None;
+        }
+        let listener = Listener::bind(Some([127, 0, 0, 1].into()), 0, None).unwrap();
+        let address = listener.address().unwrap().to_string();
+        thread::scope(|scope| {
+            let served = scope.spawn(|| {
+                let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
+                let stream = listener.stream(socket, STALL_DEFAULT).unwrap();
+                let mut stream = stream.start_tls_server(&key.server(), &[], Instant::now() + TLS_HELLO_TIMEOUT)?;
+                // It has no more to say than that it leaves.
+                assert_eq!(stream.read(&mut [0; 9]).unwrap(), 0);
+                Ok(())
+            });
+            let mut command = Command::new("openssl");
+            command.args(["s_client", "-connect", &address, flag]).stdin(Stdio::null());
+            Some((command.output().unwrap().stdout, served.join().unwrap()))
+        })
+    }
+
+    #[test]
+    fn openssl_sees_the_same_fingerprint() {
+        let key = HostKey::for_one_job().unwrap();
+        let Some((shown, served)) = meet_openssl(&key, "-tls1_3") else { return };
+        served.unwrap();
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-noout", "-fingerprint", "-sha256"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&shown).unwrap();
+        let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        let (_, fingerprint) = text.trim().split_once('=').unwrap();
+        assert_eq!(fingerprint.parse(), Ok(key.fingerprint()));
+    }
+
+    #[test]
+    fn openssl_is_refused_without_tls_1_3() {
+        let key = HostKey::for_one_job().unwrap();
+        let Some((_, served)) = meet_openssl(&key, "-tls1_2") else { return };
+        let error = served.unwrap_err();
+        assert!(matches!(error, TlsError::Failed(rustls::Error::PeerIncompatible(_))), "{error}");
+    }
+}

@@ -67,7 +67,7 @@ pub fn look_up(file: &Path, host: &str, found: Fingerprint) -> Result<Verdict, K
 pub fn add(file: &Path, host: &str, found: Fingerprint) -> Result<Verdict, KnownHostsError> {
     let known = KnownHosts { file, host };
     let unwritable = |error: io::Error| known.unusable(format!("can't be written: {error}"), "see to that");
-    if host.is_empty() || host.starts_with('#') || host.contains(|char: char| char.is_whitespace() || char.is_control()) {
+    if !has_port(host) || host.starts_with('#') || host.contains(|char: char| char.is_whitespace() || char.is_control()) {
         return Err(known.unusable(format!("can't hold a host called {host:?}"), "use another name"));
     }
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -186,4 +186,144 @@ impl KnownHosts<'_> {
 /// Is this a name and a port?
 fn has_port(host: &str) -> bool {
     host.rsplit_once(':').is_some_and(|(name, port)| !name.is_empty() && port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const HOST: &str = "host:6000";
+
+    fn key(number: u8) -> Fingerprint {
+        Fingerprint::of(&[number])
+    }
+
+    fn with(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_hosts");
+        fs::write(&file, bytes).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        (folder, file)
+    }
+
+    #[test]
+    fn a_host_is_found_by_name_and_port() {
+        let text = format!("# a note\r\n\n  \t\nother:1 {}\n{HOST}  {} \n[::1]:6000 {}", key(1), key(2), key(3));
+        let (_folder, file) = with(text.as_bytes());
+        for (host, number, verdict) in [
+            (HOST, 2, Verdict::Known),
+            ("HOST:6000", 2, Verdict::Known),
+            (HOST, 1, Verdict::Changed { known: key(2), line: 5 }),
+            ("host:6001", 2, Verdict::Unknown),
+            ("host", 2, Verdict::Unknown),
+            ("[::1]:6000", 3, Verdict::Known),
+        ] {
+            assert_eq!(look_up(&file, host, key(number)), Ok(verdict), "{host}");
+        }
+        assert_eq!(look_up(&file.with_file_name("none"), HOST, key(1)), Ok(Verdict::Unknown));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_with_its_line() {
+        let good = format!("{HOST} {}\n", key(1));
+        let half = &good[..good.len() - 5];
+        let bad: [&[u8]; 12] = [
+            b"host:1\n",
+            b"host:1",
+            b"SHA256:\n",
+            half.as_bytes(),
+            b"host:1 SHA256:short\n",
+            b"host:1 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA extra\n",
+            b"host SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
+            b":1 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
+            b"host:99999 SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
+            b"\0\0\0\0\0\0",
+            b"\xff\xfe\n",
+            b"host ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI\n",
+        ];
+        for bad in bad {
+            // After a line that would settle the matter, and before one.
+            for (text, line) in [([good.as_bytes(), bad].concat(), 2), ([bad, b"\n", good.as_bytes()].concat(), 1)] {
+                let (_folder, file) = with(&text);
+                let error = look_up(&file, HOST, key(1)).unwrap_err();
+                assert_eq!(error.line, Some(line), "{}", bad.escape_ascii());
+                let shown = error.to_string();
+                assert!(
+                    shown.contains("known_hosts") && shown.contains("remove that line") && shown.contains("--host_key"),
+                    "{shown}"
+                );
+                assert!(add(&file, "new:1", key(1)).is_err());
+                assert_eq!(fs::read(&file).unwrap(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_trusted_is_never_an_empty_one() {
+        let line = format!("{HOST} {}\n", key(1));
+        let (_folder, file) = with(line.as_bytes());
+        for mode in [0o664, 0o646, 0o666] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(look_up(&file, HOST, key(1)).unwrap_err().to_string().contains("chmod"));
+            assert!(add(&file, HOST, key(1)).is_err());
+        }
+        let (_folder, file) = with(&b"#\n".repeat(KNOWN_HOSTS_LEN_MAX / 2));
+        assert_eq!(look_up(&file, HOST, key(1)), Ok(Verdict::Unknown), "the largest");
+        assert!(add(&file, HOST, key(1)).unwrap_err().cause.contains("larger"));
+        assert_eq!(fs::metadata(&file).unwrap().len(), KNOWN_HOSTS_LEN_MAX as u64);
+        fs::write(&file, vec![b'\n'; KNOWN_HOSTS_LEN_MAX + 1]).unwrap();
+        assert!(look_up(&file, HOST, key(1)).unwrap_err().cause.contains("larger"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for file in [folder.path(), &fifo] {
+            assert!(look_up(file, HOST, key(1)).is_err() && add(file, HOST, key(1)).is_err(), "{file:?}");
+        }
+        assert!(look_up(&fifo.join("below"), HOST, key(1)).unwrap_err().cause.contains("can't be read"));
+        assert!(add(&fifo.join("below"), HOST, key(1)).unwrap_err().cause.contains("can't be written"));
+    }
+
+    #[test]
+    fn a_host_is_added_once_on_a_line_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/known_hosts");
+        assert_eq!(add(&file, HOST, key(1)), Ok(Verdict::Unknown));
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(file.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(add(&file, HOST, key(1)), Ok(Verdict::Known));
+        assert_eq!(add(&file, HOST, key(2)), Ok(Verdict::Changed { known: key(1), line: 1 }));
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(&file, whole.trim_end()).unwrap();
+        assert_eq!(add(&file, "next:1", key(2)), Ok(Verdict::Unknown));
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{HOST} {}\nnext:1 {}\n", key(1), key(2)));
+        for name in ["", "#x:1", "a b:1", "a\nb:1", "a\0:1", "no_port"] {
+            assert!(add(&file, name, key(1)).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_do_not_spoil_each_others_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_hosts");
+        let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8)
+                .map(|number| {
+                    let file = &file;
+                    scope.spawn(move || {
+                        add(file, &format!("host{number}:1"), key(number)).unwrap();
+                        add(file, "same:1", key(number)).unwrap()
+                    })
+                })
+                .collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Unknown).count(), 1);
+        assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 9);
+        for number in 0..8 {
+            assert_eq!(look_up(&file, &format!("host{number}:1"), key(number)), Ok(Verdict::Known));
+        }
+    }
 }

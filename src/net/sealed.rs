@@ -135,13 +135,21 @@ impl Sealed {
         }
     }
 
+    fn wants_write(&self) -> bool {
+        match &self.end {
+            End::Client(connection) => connection.wants_write(),
+            End::Server(connection) => connection.wants_write(),
+        }
+    }
+
     /// Agrees on keys with the peer, which has until `deadline` however it spreads its bytes.
     pub(super) fn shake_hands(&mut self, socket: &Socket, deadline: Instant) -> Result<(), TlsError> {
         loop {
             match self.step(&mut [], Task::Nothing) {
                 Ok(Step::Plain(_) | Step::Encoded | Step::Done) => {}
                 Ok(Step::Send) => self.send_until(socket, deadline)?,
-                Ok(Step::Blocked) if !self.is_handshaking() => return Ok(()),
+                // A peer may end right after its last word of the handshake.
+                Ok(Step::Blocked | Step::Ended) if !self.is_handshaking() => return Ok(()),
                 Ok(Step::Blocked) => self.receive_until(socket, deadline)?,
                 Ok(Step::Ended) => return Err(self.ended_early()),
                 Err(error) => {
@@ -331,7 +339,7 @@ impl Sealed {
             Err(error) => {
                 self.failed = Some(error.clone());
                 // What is left to say is an alert.
-                while let Ok(Step::Encoded) = self.step_anyway(&mut [], Task::Nothing) {}
+                while self.wants_write() && self.step_anyway(&mut [], Task::Nothing).is_ok() {}
             }
         }
         step

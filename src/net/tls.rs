@@ -358,3 +358,151 @@ impl ServerCertVerifier for Trust {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{STALL_DEFAULT, TLS_HELLO_TIMEOUT};
+    use crate::net::Stream;
+    use crate::net::host_key::HostKey;
+    use rustls::server::ResolvesServerCert;
+    use rustls::sign::{CertifiedKey, SingleCertAndKey};
+    use socket2::{Domain, Socket, Type};
+    use std::fs;
+    use std::thread;
+    use std::time::Instant;
+
+    const HOST: &str = "files.example:6000";
+
+    /// A handshake: what the client and what the server says.
+    fn meet(client: &Client, server: &Server) -> (Result<(), TlsError>, Result<(), TlsError>) {
+        let (one, other) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
+        let stream = |socket| Stream::new(socket, STALL_DEFAULT, false).unwrap();
+        thread::scope(|scope| {
+            let served =
+                scope.spawn(|| stream(other).start_tls_server(server, &[], Instant::now() + TLS_HELLO_TIMEOUT).map(drop));
+            let dialled = stream(one).start_tls_client(client, TLS_HELLO_TIMEOUT).map(drop);
+            (dialled, served.join().unwrap())
+        })
+    }
+
+    fn refusal(client: &Client, key: &HostKey) -> Refusal {
+        match meet(client, &key.server()) {
+            (Err(TlsError::Refused(refusal)), Err(TlsError::Failed(rustls::Error::AlertReceived(_)))) => *refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_it_is_shown() {
+        let one = Fingerprint::of(b"abc");
+        assert_eq!(one.to_string(), "SHA256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0");
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let colons = hex.as_bytes().chunks(2).map(|two| str::from_utf8(two).unwrap()).collect::<Vec<_>>().join(":");
+        for text in [one.to_string(), hex.to_owned(), hex.to_uppercase(), colons.clone(), colons.to_uppercase()] {
+            assert_eq!(text.parse(), Ok(one), "{text}");
+        }
+        assert_eq!(Fingerprint::from_bytes(*one.as_bytes()), one);
+        let shown = one.to_string();
+        for bad in [
+            "",
+            "SHA256:",
+            &shown[7..],
+            &shown[..49],
+            &format!("{shown}="),
+            &format!("{shown}A"),
+            &shown.replace("0", "1"),
+            &shown.replace("SHA256", "sha256"),
+            &hex[..63],
+            &hex.replace('b', "g"),
+            &colons.replace(':', "-"),
+            &colons.replacen(":", "", 1),
+            &"é".repeat(32),
+        ] {
+            assert_eq!(bad.parse::<Fingerprint>(), Err(FingerprintError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pinned_key_is_the_only_one() {
+        let (key, other) = (HostKey::for_one_job().unwrap(), HostKey::for_one_job().unwrap());
+        let client = Client::pinned(key.fingerprint()).unwrap();
+        assert_eq!(client.seen(), None);
+        assert_eq!(refusal(&client, &other), Refusal::Pinned { expected: key.fingerprint(), found: other.fingerprint() });
+        assert_eq!(client.seen(), None);
+        assert!(matches!(meet(&client, &key.server()), (Ok(()), Ok(()))));
+        assert_eq!(client.seen(), Some(Seen { fingerprint: key.fingerprint(), is_new: false }));
+    }
+
+    #[test]
+    fn a_new_host_is_noted_and_a_changed_key_stops_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config/known_hosts");
+        let (key, other) = (HostKey::for_one_job().unwrap(), HostKey::for_one_job().unwrap());
+        let of = |host: &str, strict| Client::known_hosts(file.clone(), host.to_owned(), strict).unwrap();
+        assert_eq!(refusal(&of(HOST, true), &key), Refusal::Unknown { host: HOST.to_owned(), found: key.fingerprint() });
+        assert!(!file.exists());
+
+        let client = of(HOST, false);
+        let clone = client.clone();
+        assert!(matches!(meet(&client, &key.server()), (Ok(()), Ok(()))));
+        assert_eq!(client.seen(), Some(Seen { fingerprint: key.fingerprint(), is_new: true }));
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{HOST} {}\n", key.fingerprint()));
+        // The first key is the only one from then on, whatever becomes of the file.
+        fs::remove_file(&file).unwrap();
+        assert!(matches!(refusal(&clone, &other), Refusal::Pinned { .. }));
+        fs::write(&file, format!("# mine\n\n{HOST} {}\n", key.fingerprint())).unwrap();
+
+        for strict in [false, true] {
+            let client = of(HOST, strict);
+            assert!(matches!(meet(&client, &key.server()), (Ok(()), Ok(()))));
+            assert!(!client.seen().unwrap().is_new);
+            let refused = refusal(&of(HOST, strict), &other);
+            let text = refused.to_string();
+            for part in ["CHANGED", "line 3", "known_hosts", &key.fingerprint().to_string(), &other.fingerprint().to_string()] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+        // Another port is another host, whichever key it has.
+        assert!(matches!(meet(&of("files.example:6001", false), &key.server()), (Ok(()), Ok(()))));
+        assert_eq!(fs::read_to_string(&file).unwrap().lines().count(), 4);
+        fs::write(&file, format!("{HOST} SHA256:AAAA\n")).unwrap();
+        assert!(matches!(refusal(&of(HOST, false), &key), Refusal::KnownHosts(_)));
+    }
+
+    #[test]
+    fn connections_that_start_at_once_agree_on_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_hosts");
+        let client = Client::known_hosts(file.clone(), HOST.to_owned(), false).unwrap();
+        let keys = [HostKey::for_one_job().unwrap(), HostKey::for_one_job().unwrap()];
+        let met: Vec<_> = thread::scope(|scope| {
+            let run = |index: usize| (index, meet(&client.clone(), &keys[index % 2].server()).0);
+            let all: Vec<_> = (0..6).map(|index| scope.spawn(move || run(index))).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        let fingerprint = client.seen().unwrap().fingerprint;
+        for (index, result) in met {
+            assert_eq!(result.is_ok(), keys[index % 2].fingerprint() == fingerprint);
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("{HOST} {fingerprint}\n"));
+    }
+
+    #[test]
+    fn a_certificate_without_its_key_proves_nothing() {
+        let make = || rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let (shown, own) = (make(), make());
+        let certificate = rcgen::CertificateParams::default().self_signed(&shown).unwrap().der().clone();
+        let client = Client::pinned(Fingerprint::of(&certificate)).unwrap();
+        let own = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
+        let certified = CertifiedKey::new(vec![certificate], provider().key_provider.load_private_key(own).unwrap());
+        let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)) as Arc<dyn ResolvesServerCert>);
+        let (client_says, _) = meet(&client, &Server(Arc::new(config)));
+        assert!(matches!(client_says, Err(TlsError::Failed(rustls::Error::InvalidCertificate(_)))), "{client_says:?}");
+        assert_eq!(client.seen(), None);
+    }
+}
