@@ -189,11 +189,12 @@ pub const TLS_PLAIN_LEN_MAX: usize = 16 * 1024;
 pub const TLS_HANDSHAKE_LEN_MAX: usize = 2 * TLS_RECORD_LEN_MAX;
 
 /// Bytes that an encrypted connection takes from its socket at once, and one record that waits for
-/// its end. Untouched pages of it cost nothing.
-pub const TLS_INCOMING_LEN: usize = BUFFER_LEN + TLS_RECORD_LEN_MAX;
+/// its end. More than this was no faster. Untouched pages of it cost nothing.
+pub const TLS_INCOMING_LEN: usize = 128 * 1024 + TLS_RECORD_LEN_MAX;
 
-/// Bytes that are encrypted for one write to a socket: with their ciphertext they stay in a core's cache.
-pub const TLS_WRITE_LEN: usize = BUFFER_LEN;
+/// Bytes that are encrypted for one write to a socket. With their ciphertext they stay in a core's
+/// cache: four times as many cost a tenth more processor time.
+pub const TLS_WRITE_LEN: usize = 64 * 1024;
 
 /// Bytes of a host key file: a key and a certificate of a thousand bytes in all, of any usual kind.
 pub const HOST_KEY_LEN_MAX: usize = 64 * 1024;

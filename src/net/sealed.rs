@@ -1,7 +1,7 @@
 //! The records of TLS on one stream: what is read and written while it is encrypted.
 //!
 //! Built on rustls's unbuffered interface: one large read from the socket is decrypted where it lies,
-//! and a whole write is encrypted into one buffer and sent by one call. The buffered interface reads
+//! and many records are encrypted into one buffer and sent by one call. The buffered interface reads
 //! a record at a time.
 
 use std::fmt;
