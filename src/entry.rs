@@ -4,31 +4,68 @@ use std::fmt;
 
 use crate::path::RemotePath;
 
+/// Seconds since 1970, and nanoseconds.
+pub type Time = (i64, u32);
+
 /// One name in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it is below the top of the tree. A file sent alone has its own name.
+    /// Where it is below the top of the tree. A file sent alone has its own name; the top itself is
+    /// the root.
     pub path: RemotePath,
     /// What it is.
     pub kind: Kind,
+    /// What is kept of it beside its content and time.
+    pub attributes: Attributes,
 }
 
 /// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
-    Directory,
+    Directory {
+        /// When a name in it changed last.
+        mtime: Time,
+    },
     /// A regular file, as it was when it was listed.
-    File(Identity),
+    File {
+        /// Which file, in which state.
+        identity: Identity,
+        /// Has it holes?
+        is_sparse: bool,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// What it points to, unread.
+        target: Box<[u8]>,
+        /// When it was made.
+        mtime: Time,
+    },
+    /// One more name of a file that was listed before.
+    HardLink {
+        /// The name under which that was.
+        to: RemotePath,
+    },
+}
+
+/// What is kept of an entry beside its content and time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Attributes {
+    /// Permission bits, 0777 at the most.
+    pub mode: u16,
+    /// User and group, where they are kept.
+    pub owner: Option<(u32, u32)>,
+    /// Extended attributes, name and value, where they are kept.
+    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
 }
 
 /// Which file it is, in which state: two reads under one identity are reads of the same content.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Bytes of the whole file.
     pub size: u64,
-    /// Time of the last change of content, in seconds since 1970 and nanoseconds.
-    pub mtime: (i64, u32),
+    /// Time of the last change of content.
+    pub mtime: Time,
     /// A digest over device, inode and time of the last change of any attribute.
     pub tag: [u8; 16],
 }

@@ -153,14 +153,16 @@ impl Creator<'_> {
     /// Can v1 carry this entry? If not, it is left out.
     fn is_fit(&self, entry: &Entry) -> bool {
         let name = wire_name(&self.remote.prefix, &entry.path);
-        let reason = match entry.kind {
+        let reason = match &entry.kind {
             _ if name.contains(&b'\n') => "its name has a line feed in it, which protocol v1 can't carry".to_owned(),
             _ if !v1::can_list(&name) => "its name is not UTF-8, which protocol v1 can't carry".to_owned(),
             _ if name.len() > WIRE_NAME_LEN_MAX => "its path is too long for protocol v1".to_owned(),
-            Kind::File(identity) if !v1::can_write(identity.size) => {
+            Kind::File { identity, .. } if !v1::can_write(identity.size) => {
                 format!("it has more than the {WRITE_NUMBER_MAX} bytes that protocol v1 can carry")
             }
-            _ => return true,
+            Kind::Directory { .. } | Kind::File { .. } => return true,
+            Kind::Symlink { .. } => "a symbolic link, which protocol v1 can't carry".to_owned(),
+            Kind::HardLink { .. } => "a hard link, which protocol v1 can't carry".to_owned(),
         };
         super::leave_out(self.progress, &entry.path, &format!("left out: {reason}"));
         false
@@ -173,8 +175,8 @@ impl Creator<'_> {
             Asked::Entry(entry) => {
                 let name = wire_name(&self.remote.prefix, &entry.path);
                 match entry.kind {
-                    Kind::Directory => v1::encode_make_directory(&mut frame, &name),
-                    Kind::File(_) => v1::encode_create_file(&mut frame, &name),
+                    Kind::File { .. } => v1::encode_create_file(&mut frame, &name),
+                    _ => v1::encode_make_directory(&mut frame, &name),
                 }
             }
         }
@@ -192,10 +194,10 @@ impl Creator<'_> {
             Asked::Entry(entry) if answer == v1::FAILED => {
                 super::leave_out(self.progress, &entry.path, "could not be created by the receiver, whose log says why");
             }
-            Asked::Entry(Entry { path, kind }) => match kind {
-                Kind::Directory => self.progress.done_directories.add(1),
-                Kind::File(identity) if identity.size == 0 => self.progress.done_files.add(1),
-                Kind::File(identity) => return Ok(After::Queue(Sending::new(path, identity))),
+            Asked::Entry(Entry { path, kind, .. }) => match kind {
+                Kind::File { identity, .. } if identity.size == 0 => self.progress.done_files.add(1),
+                Kind::File { identity, .. } => return Ok(After::Queue(Sending::new(path, identity))),
+                _ => self.progress.done_directories.add(1),
             },
         }
         Ok(After::More)

@@ -10,7 +10,7 @@ use crossbeam_channel::Sender;
 use walkdir::WalkDir;
 
 use super::source::{Source, describe_special, identify};
-use crate::entry::{Entry, Kind};
+use crate::entry::{Attributes, Entry, Kind};
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
 
@@ -81,7 +81,7 @@ impl Walk {
 }
 
 fn send_entry(entry: Entry, entries: &Sender<Entry>, progress: &Progress) -> Option<()> {
-    if let Kind::File(identity) = entry.kind {
+    if let Kind::File { identity, .. } = entry.kind {
         progress.found_files.add(1);
         progress.found_bytes.add(identity.size);
     }
@@ -89,7 +89,7 @@ fn send_entry(entry: Entry, entries: &Sender<Entry>, progress: &Progress) -> Opt
 }
 
 fn file_entry(path: RemotePath, metadata: &Metadata) -> Entry {
-    Entry { path, kind: Kind::File(identify(metadata)) }
+    Entry { path, kind: Kind::File { identity: identify(metadata), is_sparse: false }, attributes: Attributes::default() }
 }
 
 fn look_at(top: &Path, found: &walkdir::DirEntry, progress: &Progress) -> Option<Entry> {
@@ -101,7 +101,7 @@ fn look_at(top: &Path, found: &walkdir::DirEntry, progress: &Progress) -> Option
         }
     };
     if found.file_type().is_dir() {
-        return Some(Entry { path, kind: Kind::Directory });
+        return Some(Entry { path, kind: Kind::Directory { mtime: (0, 0) }, attributes: Attributes::default() });
     }
     match found.metadata() {
         Ok(metadata) if metadata.is_file() => Some(file_entry(path, &metadata)),
