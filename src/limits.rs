@@ -141,6 +141,33 @@ pub const CREATE_TRIES_MAX: usize = 1000;
 /// Names tried for the kept version of a file before giving up.
 pub const BACKUP_TRIES_MAX: usize = 100;
 
+/// Folders that one connection holds open for the files it receives. A walk goes from folder to
+/// folder; a thousand connections with as many each stay below the usual hard limit on descriptors.
+pub const FOLDERS_MAX: usize = 16;
+
+/// How long an open folder is taken for the one that has its name.
+pub const FOLDER_TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// Files that a store receives in several frames at once: each holds a descriptor.
+pub const INCOMING_MAX: usize = 8192;
+
+/// Pieces of a set of ranges, 16 bytes each: a file of 1 TiB in chunks of 16 MiB, each alone.
+pub const RANGES_MAX: usize = 65_536;
+
+/// Names tried for a file being received before giving up: leftovers of earlier runs are in the way
+/// of the first few only.
+pub const TEMP_TRIES_MAX: usize = 100;
+
+/// Bytes of links and folder attributes that wait in memory before they go to a file.
+pub const PENDING_BLOCK_LEN: usize = 64 * 1024;
+
+/// Bytes of links and of folder attributes that may wait for the end, each: some ten million of them.
+pub const PENDING_LEN_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Bytes of one link or folder that waits: the kernel takes 64 KiB of extended attributes on most
+/// file systems, and this many on none.
+pub const PENDING_ENTRY_LEN_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes that wait in a socket's buffer at the most, as Linux is usually set up (`tcp_wmem`).
 pub const SOCKET_BUFFER_LEN_MAX: u64 = 4 * 1024 * 1024;
 

@@ -14,7 +14,7 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::server::{self, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::Store;
+use parallel_transfer::store::{Store, take_umask};
 use parallel_transfer::terminal::{self, Terminal};
 
 use args::Args;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> anyhow::Result<Verdict> {
     let config = args.config()?;
     let root = Escaped::path(&config.root);
-    let store = Store::open(&config.root).with_context(|| format!("can't serve '{root}'"))?;
+    let store = Store::open(&config.root, take_umask()).with_context(|| format!("can't serve '{root}'"))?;
     let listener =
         Listener::bind(args.addr, args.port, args.ip_ver).with_context(|| format!("can't listen on port {}", args.port))?;
     let stop = Arc::new(Stop::new()?);

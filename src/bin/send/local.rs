@@ -1,9 +1,9 @@
 //! `send` without `--server`: a receiver in this very process, on a socket that no one else can
 //! reach.
 
-use std::fs::{self, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::thread;
 
@@ -15,7 +15,7 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
 use parallel_transfer::server::{self, Config};
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::Store;
+use parallel_transfer::store::{Store, take_umask};
 
 use crate::args::Args;
 
@@ -27,8 +27,13 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     client::check_source(&args.file)?;
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
-    fs::create_dir_all(target).with_context(|| format!("can't make folder '{shown}'"))?;
-    let store = Store::open(target).with_context(|| format!("can't write below '{shown}'"))?;
+    let umask = take_umask();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(umask.of(0o777))
+        .create(target)
+        .with_context(|| format!("can't make folder '{shown}'"))?;
+    let store = Store::open(target, umask).with_context(|| format!("can't write below '{shown}'"))?;
     // What was missing may have led elsewhere: `missing/../here`.
     ensure!(!client::lands_in_itself(&args.file, store.path())?, itself());
     *landed = Escaped::path(store.path()).to_string();

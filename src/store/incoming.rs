@@ -1,0 +1,319 @@
+//! One file being received: a temporary name beside its own, ranges written in any order, published by
+//! a rename when the last is there.
+//!
+//! A small file that comes in one piece costs five system calls: create, write, set times, rename,
+//! close. Whatever is added here is paid for fifty thousand times a second.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use rustix::io::Errno;
+
+use super::attributes::{self, MODE_MASK, Notes};
+use super::folders::{Folder, name_of};
+use super::join::Shared;
+use super::temp::TempName;
+use super::{Error, Folders, OnExisting, Store, aside, jail, lock, refusal};
+use crate::entry::{Attributes, Identity};
+use crate::limits::TEMP_TRIES_MAX;
+use crate::path::RemotePath;
+use crate::ranges::Ranges;
+
+/// Permission to write for the owner.
+const OWNER_WRITES: u32 = 0o200;
+
+/// What is known of a file before its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMeta {
+    /// Which file, in which state.
+    pub identity: Identity,
+    /// What is kept beside content and time.
+    pub attributes: Attributes,
+    /// Has it holes, so that no room is reserved for all of it?
+    pub is_sparse: bool,
+}
+
+impl FileMeta {
+    /// Is it something that a file can be?
+    pub(super) fn check(&self, path: &RemotePath) -> Result<(), Error> {
+        match attributes::times(self.identity.mtime) {
+            Some(_) => Ok(()),
+            None => Err(Error::Refused { path: path.clone(), what: "given a time that is none" }),
+        }
+    }
+}
+
+/// What became of a file by the range that was noted last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Ranges are missing.
+    Stored,
+    /// It is whole and has its name.
+    Published {
+        /// What could not be put on it.
+        note: Option<String>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    Published,
+    Abandoned,
+}
+
+/// A file being received. Several threads may write to it at once; nothing is written to it once it is
+/// published or abandoned. One that is neither when the last hold of it goes is removed.
+#[derive(Debug)]
+pub struct Incoming {
+    path: RemotePath,
+    meta: FileMeta,
+    on_existing: OnExisting,
+    folder: Arc<Folder>,
+    temp: TempName,
+    file: File,
+    /// The mode, where it could not be given at once.
+    late_mode: Option<u32>,
+    /// How long the file has become.
+    end: AtomicU64,
+    ranges: Mutex<Ranges>,
+    /// Held shared by whoever writes, and alone by whoever ends it.
+    phase: RwLock<Phase>,
+    shared: Option<Arc<Shared>>,
+}
+
+impl Store {
+    /// Begins a file that comes in one piece, so that nobody else has to know of it.
+    ///
+    /// # Errors
+    /// No file can be created in its folder, or that can't be had.
+    pub fn begin(
+        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
+    ) -> Result<Incoming, Error> {
+        meta.check(path)?;
+        let create = |folder: &_| Creation::new(folder, meta).create_as(|| self.temp_names.next());
+        let begun = self.in_folder(folders, path, "create", create)?;
+        Ok(Incoming::new(path, meta, on_existing, begun, None))
+    }
+}
+
+/// A file that was created under a temporary name.
+pub(super) struct Begun {
+    pub(super) folder: Arc<Folder>,
+    pub(super) temp: TempName,
+    pub(super) file: File,
+    pub(super) late_mode: Option<u32>,
+}
+
+/// How a temporary file is created.
+pub(super) struct Creation<'a> {
+    folder: &'a Arc<Folder>,
+    mode: u32,
+    late_mode: Option<u32>,
+}
+
+impl<'a> Creation<'a> {
+    pub(super) fn new(folder: &'a Arc<Folder>, meta: &FileMeta) -> Self {
+        let mode = u32::from(meta.attributes.mode) & MODE_MASK;
+        // Extended attributes are put only on what may be written to.
+        let is_late = !folder.keeps_modes || (!meta.attributes.xattrs.is_empty() && mode & OWNER_WRITES == 0);
+        Self { folder, mode: if is_late { mode | OWNER_WRITES } else { mode }, late_mode: is_late.then_some(mode) }
+    }
+
+    /// Creates it under the first name that is free.
+    pub(super) fn create_as(&self, mut name: impl FnMut() -> TempName) -> Result<Begun, Errno> {
+        for _ in 0..TEMP_TRIES_MAX {
+            let temp = name();
+            match self.create(temp) {
+                Err(Errno::EXIST) => {}
+                created => return created,
+            }
+        }
+        Err(Errno::EXIST)
+    }
+
+    pub(super) fn create(&self, temp: TempName) -> Result<Begun, Errno> {
+        let file = jail::create_child(self.folder.as_fd(), temp.as_name(), self.mode)?;
+        Ok(Begun { folder: Arc::clone(self.folder), temp, file, late_mode: self.late_mode })
+    }
+}
+
+impl Incoming {
+    pub(super) fn new(
+        path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, begun: Begun, shared: Option<Arc<Shared>>,
+    ) -> Self {
+        let Begun { folder, temp, file, late_mode } = begun;
+        let (ranges, end, phase) = (Mutex::default(), AtomicU64::new(0), RwLock::new(Phase::Open));
+        let (path, meta) = (path.clone(), meta.clone());
+        Self { path, meta, on_existing, folder, temp, file, late_mode, end, ranges, phase, shared }
+    }
+
+    /// Where it will be.
+    #[must_use]
+    pub fn path(&self) -> &RemotePath {
+        &self.path
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.meta.identity
+    }
+
+    /// Writes bytes to their place. They count when [`Incoming::note`] says so.
+    ///
+    /// # Errors
+    /// The file has ended, they lie past its end, or the disk refused them; then the file is abandoned.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.meta.identity.size);
+        let end = end.ok_or_else(|| self.refused("shorter than what was to be written"))?;
+        let written = {
+            let _open = self.hold_open()?;
+            self.end.fetch_max(end, Ordering::Relaxed);
+            self.file.write_all_at(bytes, offset)
+        };
+        written.map_err(|source| {
+            // What it takes is room that others may need.
+            self.abandon();
+            Error::Io { path: self.path.clone(), act: "write", source }
+        })
+    }
+
+    /// All of `range` is there now, written or a hole. Publishes the file if that was the last.
+    ///
+    /// # Errors
+    /// The file has ended, or it can't be published; then it is abandoned.
+    pub fn note(&self, range: Range<u64>) -> Result<State, Error> {
+        let whole = 0..self.meta.identity.size;
+        if range.start > range.end || range.end > whole.end {
+            return Err(self.refused("shorter than what was to be there"));
+        }
+        if range == whole {
+            return self.publish();
+        }
+        let is_whole = {
+            let mut ranges = lock(&self.ranges);
+            ranges.insert(range).map_err(|_| self.refused("in too many pieces"))?;
+            ranges.covers(&whole)
+        };
+        if is_whole {
+            return self.publish();
+        }
+        self.hold_open().map(|_| State::Stored)
+    }
+
+    /// What is not there yet.
+    #[must_use]
+    pub fn missing(&self) -> Vec<Range<u64>> {
+        match self.phase() {
+            Phase::Published => Vec::new(),
+            _ => lock(&self.ranges).missing(self.meta.identity.size).collect(),
+        }
+    }
+
+    /// Has it its name?
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.phase() == Phase::Published
+    }
+
+    /// Ends it unpublished, as when its source changed: no byte is written any more, and it is gone.
+    pub fn abandon(&self) {
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        if *phase == Phase::Open {
+            self.end_as_abandoned(&mut phase);
+        }
+    }
+
+    fn end_as_abandoned(&self, phase: &mut Phase) {
+        *phase = Phase::Abandoned;
+        let _ = jail::remove(self.folder.as_fd(), self.temp.as_name());
+        self.leave();
+    }
+
+    /// Nobody else joins it from here on.
+    fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.leave(self);
+        }
+    }
+
+    fn publish(&self) -> Result<State, Error> {
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        match *phase {
+            Phase::Open => {}
+            Phase::Published => return Ok(State::Published { note: None }),
+            Phase::Abandoned => return Err(self.ended(Phase::Abandoned)),
+        }
+        match self.put_in_place() {
+            Ok(note) => {
+                *phase = Phase::Published;
+                self.leave();
+                Ok(State::Published { note })
+            }
+            Err(error) => {
+                self.end_as_abandoned(&mut phase);
+                Err(error)
+            }
+        }
+    }
+
+    fn put_in_place(&self) -> Result<Option<String>, Error> {
+        let (identity, folder, name) = (&self.meta.identity, self.folder.as_fd(), name_of(&self.path));
+        if self.end.load(Ordering::Relaxed) < identity.size {
+            self.set_len().map_err(|errno| refusal(&self.path, "write", errno))?;
+        }
+        let mut notes = Notes::default();
+        attributes::put_on(self.file.as_fd(), &self.meta.attributes, self.late_mode, identity.mtime, &mut notes)
+            .map_err(|(act, errno)| refusal(&self.path, act, errno))?;
+        let kept = match self.on_existing {
+            OnExisting::Replace => None,
+            OnExisting::KeepAside => aside::keep_aside(folder, name, &self.path, Some(identity))?,
+        };
+        jail::rename_over(folder, self.temp.as_name(), name).map_err(|errno| {
+            if let Some(kept) = kept {
+                aside::put_back(folder, &kept, name);
+            }
+            refusal(&self.path, "publish", errno)
+        })?;
+        Ok(notes.into_text())
+    }
+
+    /// Gives it its whole length: what is not written is a hole.
+    pub(super) fn set_len(&self) -> Result<(), Errno> {
+        rustix::fs::ftruncate(&self.file, self.meta.identity.size)?;
+        self.end.store(self.meta.identity.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn phase(&self) -> Phase {
+        *self.phase.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold_open(&self) -> Result<RwLockReadGuard<'_, Phase>, Error> {
+        let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
+        if *phase == Phase::Open { Ok(phase) } else { Err(self.ended(*phase)) }
+    }
+
+    fn ended(&self, phase: Phase) -> Error {
+        self.refused(if phase == Phase::Published { "published already" } else { "no longer being received" })
+    }
+
+    fn refused(&self, what: &'static str) -> Error {
+        Error::Refused { path: self.path.clone(), what }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}
