@@ -55,9 +55,12 @@ pub struct Attributes {
     pub mode: u16,
     /// User and group, where they are kept.
     pub owner: Option<(u32, u32)>,
-    /// Extended attributes, name and value, where they are kept.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Extended attributes, where they are kept.
+    pub xattrs: Vec<Xattr>,
 }
+
+/// An extended attribute: name and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
 /// Which file it is, in which state: two reads under one identity are reads of the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
