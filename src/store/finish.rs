@@ -178,3 +178,145 @@ fn place(folder: BorrowedFd<'_>, temp: TempName, path: &RemotePath, on_existing:
         refusal(path, "publish", errno)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::super::yard::{Yard, attributes, path};
+    use super::*;
+
+    fn symlink_to(name: &str, target: &[u8]) -> Entry {
+        Entry { path: path(name), kind: Kind::Symlink { target: target.into(), mtime: (-5, 6) }, attributes: attributes(0o777) }
+    }
+
+    fn hard_link(name: &str, to: &str) -> Entry {
+        Entry { path: path(name), kind: Kind::HardLink { to: path(to) }, attributes: attributes(0o644) }
+    }
+
+    fn folder(name: &str, mode: u16) -> Entry {
+        Entry { path: path(name), kind: Kind::Directory { mtime: (9, 10) }, attributes: attributes(mode) }
+    }
+
+    /// Applies the entries; gives what failed.
+    fn apply(yard: &Yard, entries: &[Entry], on_existing: OnExisting) -> Vec<String> {
+        let mut pending = Pending::default();
+        entries.iter().for_each(|entry| pending.add(entry).unwrap());
+        let (mut told, mut going) = (Vec::new(), 0);
+        let applied = pending.apply(&yard.store, on_existing, &mut |event| match event {
+            Event::Going => going += 1,
+            Event::Failed(path, why) => told.push(format!("{path}: {why}")),
+            Event::Noted(path, note) => told.push(format!("{path} noted: {note}")),
+        });
+        applied.unwrap();
+        assert_eq!(going, entries.len());
+        yard.assert_clean();
+        told
+    }
+
+    // C03 C16
+    #[test]
+    fn a_symbolic_link_is_text_and_replaces_all_but_a_folder() {
+        let yard = Yard::new();
+        fs::write(yard.at("file"), "old").unwrap();
+        symlink("elsewhere", yard.at("link")).unwrap();
+        symlink("\u{e9}/..", yard.at("same")).unwrap();
+        fs::create_dir(yard.at("folder")).unwrap();
+        symlink(yard.outside(""), yard.at("out")).unwrap();
+        let inode = || fs::symlink_metadata(yard.at("same")).unwrap().ino();
+        let before = inode();
+        let good = [
+            ("file", &b"/etc/passwd"[..]),
+            ("link", b"\xff\n"),
+            ("same", "\u{e9}/..".as_bytes()),
+            ("new/a", &[b'x'; PATH_LEN_MAX]),
+        ];
+        let mut entries: Vec<Entry> = good.iter().map(|(name, target)| symlink_to(name, target)).collect();
+        entries.extend(
+            [("folder", &b"x"[..]), ("out/x", b"x"), ("empty", b""), ("nul", b"a\0"), ("long", &[b'x'; 4096])]
+                .map(|(name, target)| symlink_to(name, target)),
+        );
+        let failed = apply(&yard, &entries, OnExisting::Replace);
+        assert_eq!(failed.len(), 5, "{failed:?}");
+        assert_eq!(failed[0], "folder: folder is a folder");
+        for (name, target) in good {
+            assert_eq!(fs::read_link(yard.at(name)).unwrap().as_os_str().as_bytes(), target);
+            let about = fs::symlink_metadata(yard.at(name)).unwrap();
+            assert_eq!((about.mtime(), about.mtime_nsec()), (-5, 6));
+        }
+        assert_eq!(inode(), before);
+        assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_link_replaces_is_kept_aside_when_asked() {
+        let yard = Yard::new();
+        fs::write(yard.at("a"), "old").unwrap();
+        for _ in 0..2 {
+            assert_eq!(apply(&yard, &[symlink_to("a", b"x")], OnExisting::KeepAside), Vec::<String>::new());
+        }
+        let names: Vec<_> = fs::read_dir(yard.at("")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(names.len(), 2);
+        assert!(names.iter().any(|name| fs::read(name).is_ok_and(|content| content == b"old")));
+    }
+
+    // C03 C09
+    #[test]
+    fn a_hard_link_is_to_a_regular_file_below_the_root() {
+        let yard = Yard::new();
+        yard.put("d/a", b"content", OnExisting::Replace).unwrap();
+        fs::write(yard.outside("secret"), "secret").unwrap();
+        symlink(yard.outside("secret"), yard.at("leaf")).unwrap();
+        symlink(yard.outside(""), yard.at("out")).unwrap();
+        fs::create_dir(yard.at("folder")).unwrap();
+        fs::write(yard.at("old"), "old").unwrap();
+        let entries = [
+            hard_link("new/b", "d/a"),
+            hard_link("old", "new/b"),
+            hard_link("old", "d/a"),
+            hard_link("d/a", "d/a"),
+            hard_link("x1", "leaf"),
+            hard_link("x2", "out/secret"),
+            hard_link("x3", "folder"),
+            hard_link("x4", "missing"),
+            hard_link("x5", "missing/x"),
+            hard_link("folder", "d/a"),
+            hard_link("out/y", "d/a"),
+        ];
+        let failed = apply(&yard, &entries, OnExisting::Replace);
+        assert_eq!(failed.len(), 7, "{failed:?}");
+        let inode = |name| fs::symlink_metadata(yard.at(name)).unwrap().ino();
+        assert!(inode("d/a") == inode("new/b") && inode("d/a") == inode("old"));
+        assert_eq!(fs::metadata(yard.at("old")).unwrap().nlink(), 3);
+        assert!(["x1", "x2", "x3", "x4", "x5"].iter().all(|name| fs::symlink_metadata(yard.at(name)).is_err()));
+        assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_get_their_attributes_last_and_the_deepest_first() {
+        let yard = Yard::new();
+        fs::create_dir_all(yard.at("a/b/c")).unwrap();
+        fs::set_permissions(yard.at("a/b"), Permissions::from_mode(0o2777)).unwrap();
+        symlink("a", yard.at("link")).unwrap();
+        let entries = [
+            folder("a", 0o500),
+            folder("a/b", 0o7555),
+            folder("a/b/c", 0o000),
+            symlink_to("a/b/c/x", b"y"),
+            folder("gone", 0o700),
+            folder("link", 0o700),
+        ];
+        let failed = apply(&yard, &entries, OnExisting::Replace);
+        assert_eq!(failed[0], "link: link is a symbolic link, or below one");
+        assert!(failed.len() == 2 && failed[1].starts_with("gone: can't open gone: No such file"), "{failed:?}");
+        for (name, mode) in [("a/b/c", 0o000), ("a/b", 0o2555), ("a", 0o500)] {
+            let about = fs::metadata(yard.at(name)).unwrap();
+            assert_eq!((about.mode() & 0o7777, about.mtime(), about.mtime_nsec()), (mode, 9, 10), "{name}");
+        }
+        fs::set_permissions(yard.at("a"), Permissions::from_mode(0o700)).unwrap();
+        for name in ["a/b", "a/b/c"] {
+            fs::set_permissions(yard.at(name), Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+}

@@ -171,3 +171,88 @@ fn parent_of(path: &RemotePath) -> Result<RemotePath, Error> {
 pub(super) fn name_of(path: &RemotePath) -> &OsStr {
     OsStr::from_bytes(path.split_bytes().1)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    use super::super::yard::{Yard, meta, path, published};
+    use super::super::{OnExisting, take_umask};
+    use super::*;
+
+    fn mode(yard: &Yard, name: &str) -> u32 {
+        fs::metadata(yard.at(name)).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_described_folder_is_its_owners_alone_until_the_end() {
+        let (yard, mut folders) = (Yard::new(), Folders::default());
+        assert!(yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap());
+        assert!(!yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap());
+        assert!(!yard.store.make_described_folder(&mut folders, &RemotePath::root()).unwrap());
+        assert_eq!((mode(&yard, "a"), mode(&yard, "a/b")), (take_umask().of(0o777), 0o700));
+        for (before, after) in [(0o055, 0o755), (0o000, 0o700), (0o1777, 0o1777), (0o750, 0o750)] {
+            fs::set_permissions(yard.at("a/b"), Permissions::from_mode(before)).unwrap();
+            yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap();
+            assert_eq!(mode(&yard, "a/b"), after);
+        }
+    }
+
+    // C03 C09
+    #[test]
+    fn what_is_no_folder_is_not_taken_for_one() {
+        let (yard, mut folders) = (Yard::new(), Folders::default());
+        fs::write(yard.at("file"), "").unwrap();
+        symlink(yard.outside(""), yard.at("link")).unwrap();
+        for (name, why) in [("file", "not a folder, or below something that is not"), ("link", "a symbolic link, or below one")] {
+            for below in ["", "/x"] {
+                let refused = yard.store.make_described_folder(&mut folders, &path(format!("{name}{below}"))).unwrap_err();
+                assert_eq!(refused.to_string(), format!("{name} is {why}"));
+            }
+        }
+        assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_base_is_made_with_its_parents() {
+        let yard = Yard::new();
+        assert!(yard.store.open_base(&path("x/y/z")).unwrap());
+        assert!(!yard.store.open_base(&path("x/y/z")).unwrap());
+        assert!(!yard.store.open_base(&RemotePath::root()).unwrap());
+        assert_eq!(mode(&yard, "x/y"), take_umask().of(0o777));
+        yard.store.sync().unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_or_renamed_is_looked_up_again() {
+        let (yard, mut folders) = (Yard::new(), Folders::default());
+        let put = |folders: &mut Folders, name: &str| {
+            let incoming = yard.store.begin(folders, &path(name), &meta(0, 1), OnExisting::Replace).unwrap();
+            assert_eq!(incoming.note(0..0).unwrap(), published());
+        };
+        put(&mut folders, "d/a");
+        fs::remove_dir_all(yard.at("d")).unwrap();
+        put(&mut folders, "d/b");
+        assert!(yard.at("d/b").exists());
+        fs::rename(yard.at("d"), yard.at("moved")).unwrap();
+        for slot in &mut folders.slots {
+            slot.found -= 2 * FOLDER_TRUSTED_FOR;
+        }
+        put(&mut folders, "d/c");
+        assert!(yard.at("d/c").exists() && !yard.at("moved/c").exists());
+    }
+
+    #[test]
+    fn only_the_folders_used_last_are_held() {
+        let (yard, mut folders) = (Yard::new(), Folders::default());
+        for number in 0..3 * FOLDERS_MAX {
+            yard.store.make_described_folder(&mut folders, &path(format!("{number}/x"))).unwrap();
+            yard.store.make_described_folder(&mut folders, &path("0/y")).unwrap();
+        }
+        assert_eq!(folders.slots.len(), FOLDERS_MAX);
+        assert!(folders.get(b"0").is_some() && folders.get(b"1").is_none());
+        assert!(matches!(yard.store.find_folder(&mut folders, &path("nowhere/x")), Ok(None)));
+        assert!(yard.store.need_folder(&mut folders, &RemotePath::root()).is_err());
+    }
+}

@@ -86,3 +86,44 @@ fn has_xattr(file: &File, name: &[u8], value: &[u8]) -> bool {
     let mut found = vec![0; value.len()];
     rustix::fs::fgetxattr(file, name, &mut found[..]).is_ok_and(|len| len == value.len() && found == value)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::super::OnExisting;
+    use super::super::yard::{Yard, attributes, is_root, meta, path};
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_same_size_and_time_is_had_and_gets_its_attributes() {
+        let yard = Yard::new();
+        yard.put("d/a", b"four", OnExisting::Replace).unwrap();
+        let same = meta(4, 9).identity;
+        let has = |name: &str, identity: &Identity, attributes: &Attributes| {
+            yard.store.has(&mut Folders::default(), &path(name), identity, attributes).unwrap()
+        };
+        let about = || fs::metadata(yard.at("d/a")).unwrap();
+        assert!(has("d/a", &same, &attributes(0o644)));
+        assert!(has("d/a", &same, &attributes(0o4600)));
+        assert_eq!((about().mode() & 0o7777, about().mtime_nsec()), (0o600, 8));
+        let mut owned = attributes(0o604);
+        owned.owner = Some(if is_root() { (1234, 4321) } else { (about().uid(), about().gid()) });
+        owned.xattrs = vec![(b"user.x"[..].into(), b"y"[..].into())];
+        assert!(has("d/a", &same, &owned) && has("d/a", &same, &owned));
+        assert_eq!((about().mode() & 0o7777, Some((about().uid(), about().gid()))), (0o604, owned.owner));
+
+        let (mut longer, mut later) = (same, same);
+        (longer.size, later.mtime.1) = (5, 9);
+        fs::create_dir(yard.at("d/folder")).unwrap();
+        symlink("a", yard.at("d/link")).unwrap();
+        for (name, identity) in
+            [("d/a", longer), ("d/a", later), ("d/b", same), ("e/a", same), ("d/a/b", same), ("d/link", same), ("d/folder", same)]
+        {
+            assert!(!has(name, &identity, &attributes(0o777)), "{name}");
+        }
+        assert!(!yard.at("e").exists());
+        assert_eq!(about().mode() & 0o7777, 0o604);
+    }
+}

@@ -155,3 +155,178 @@ fn reserve(file: &File, size: u64) -> Result<(), Errno> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is missing")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::super::State;
+    use super::super::yard::{Yard, is_root, leftovers, meta, path, published};
+    use super::*;
+
+    fn join_in(store: &Store, name: &str, meta: &FileMeta) -> Result<Joined, Error> {
+        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace)
+    }
+
+    fn incoming(store: &Store, name: &str, meta: &FileMeta) -> Arc<Incoming> {
+        match join_in(store, name, meta).unwrap() {
+            Joined::Incoming(incoming) => incoming,
+            Joined::Had => panic!("{name} is there"),
+        }
+    }
+
+    // C16
+    #[test]
+    fn the_same_state_joins_and_another_is_another_file() {
+        let yard = Yard::new();
+        let (one, same) = (incoming(&yard.store, "d/a", &meta(6, 1)), incoming(&yard.store, "d/a", &meta(6, 1)));
+        let other = incoming(&yard.store, "d/a", &meta(6, 2));
+        assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
+        one.write_at(0, b"one").unwrap();
+        other.write_at(3, b"HER").unwrap();
+        assert_eq!(one.note(0..3).unwrap(), State::Stored);
+        assert_eq!(other.note(3..6).unwrap(), State::Stored);
+        assert_eq!((same.missing(), other.missing()), (vec![3..6], vec![0..3]));
+        same.write_at(3, b"one").unwrap();
+        assert_eq!(same.note(3..6).unwrap(), published());
+        assert_eq!(fs::read(yard.at("d/a")).unwrap(), b"oneone");
+        other.write_at(0, b"OTH").unwrap();
+        assert_eq!(other.note(0..3).unwrap(), published());
+        assert_eq!(fs::read(yard.at("d/a")).unwrap(), b"OTHHER");
+        // The published ones are still held, and not found.
+        assert!(matches!(join_in(&yard.store, "d/a", &meta(6, 1)).unwrap(), Joined::Had));
+        assert!(lock(&yard.store.shared.0).is_empty());
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn one_that_ended_is_begun_anew() {
+        let yard = Yard::new();
+        let first = incoming(&yard.store, "a", &meta(4, 1));
+        first.write_at(0, b"ba").unwrap();
+        first.note(0..2).unwrap();
+        first.abandon();
+        let second = incoming(&yard.store, "a", &meta(4, 1));
+        assert!(!Arc::ptr_eq(&first, &second) && second.missing() == [0..4]);
+        drop(first);
+        assert!(Arc::ptr_eq(&second, &incoming(&yard.store, "a", &meta(4, 1))));
+        second.write_at(0, b"good").unwrap();
+        assert_eq!(second.note(0..4).unwrap(), published());
+        assert_eq!(fs::read(yard.at("a")).unwrap(), b"good");
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_makes_room_and_what_a_living_one_has_does_not() {
+        let yard = Yard::new();
+        let meta = meta(4, 1);
+        fs::write(yard.at(TempName::of(&(path("a"), meta.identity)).as_name()), "left over").unwrap();
+        let ours = incoming(&yard.store, "a", &meta);
+        assert_eq!(leftovers(&yard.at("")).len(), 1);
+        let another = Store::open(&yard.at(""), super::super::take_umask()).unwrap();
+        let theirs = incoming(&another, "a", &meta);
+        assert_eq!(leftovers(&yard.at("")).len(), 2);
+        for (incoming, content) in [(ours, b"ours"), (theirs, b"them")] {
+            incoming.write_at(0, content).unwrap();
+            assert_eq!(incoming.note(0..4).unwrap(), published());
+            assert_eq!(fs::read(yard.at("a")).unwrap(), content);
+        }
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn many_who_bring_pieces_at_once_make_one_file() {
+        let yard = Yard::new();
+        let (piece, count) = (10_000, 64);
+        let meta = meta(piece * count, 1);
+        let (next, published_num) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut folders = Folders::default();
+                    // Each piece comes twice.
+                    while let Some(number) =
+                        Some(next.fetch_add(1, Ordering::Relaxed) as u64).filter(|number| *number < 2 * count)
+                    {
+                        let number = number % count;
+                        let joined = yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace).unwrap();
+                        let Joined::Incoming(incoming) = joined else { continue };
+                        let written = incoming.write_at(number * piece, &vec![number as u8; piece as usize]);
+                        assert!(written.is_ok() || incoming.is_published());
+                        if written.is_ok() && incoming.note(number * piece..(number + 1) * piece).unwrap() == published() {
+                            published_num.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        // Held by nobody between two pieces it may have been removed and begun anew.
+        if published_num.into_inner() > 0 {
+            let content = fs::read(yard.at("d/a")).unwrap();
+            assert!(
+                content.chunks(piece as usize).enumerate().all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8))
+            );
+        }
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn holes_stay_holes_and_the_rest_is_reserved() {
+        let yard = Yard::new();
+        let mut sparse = meta(1 << 40, 1);
+        sparse.is_sparse = true;
+        let file = incoming(&yard.store, "a", &sparse);
+        file.write_at((1 << 40) - 1, b"x").unwrap();
+        assert_eq!(file.note(0..1 << 40).unwrap(), published());
+        let about = fs::metadata(yard.at("a")).unwrap();
+        assert!(about.len() == 1 << 40 && about.blocks() < 1024);
+        // More than any disk here has; so nothing is left of it.
+        assert!(join_in(&yard.store, "b", &meta(1 << 60, 1)).is_err());
+        assert!(lock(&yard.store.shared.0).is_empty());
+        yard.assert_clean();
+    }
+
+    // D11 D13
+    #[test]
+    fn a_full_disk_leaves_what_was_there() {
+        let yard = Yard::new();
+        let top = yard.at("small");
+        fs::create_dir(&top).unwrap();
+        let system = |command: &mut Command| command.arg(&top).output().is_ok_and(|output| output.status.success());
+        if !is_root() || !system(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=8", "none"])) {
+            println!("SKIPPED D11 D13: can't mount a small file system here");
+            return;
+        }
+        let filled = std::panic::catch_unwind(|| fill(&yard));
+        assert!(system(Command::new("umount").arg("--lazy")));
+        filled.unwrap();
+    }
+
+    fn fill(yard: &Yard) {
+        yard.put("small/a", b"old", OnExisting::Replace).unwrap();
+        let large = vec![1; 2 << 20];
+        let full = yard.put("small/a", &large, OnExisting::Replace).unwrap_err().to_string();
+        assert!(full.starts_with("can't write small/a: No space left on device"), "{full}");
+        let full = join_in(&yard.store, "small/a", &meta(2 << 20, 1)).unwrap_err().to_string();
+        assert!(full.starts_with("can't reserve room for small/a: No space left on device"), "{full}");
+        let mut sparse = meta(2 << 20, 2);
+        sparse.is_sparse = true;
+        let file = incoming(&yard.store, "small/a", &sparse);
+        assert!(file.write_at(0, &large).is_err());
+        assert_eq!(leftovers(&yard.at("small")).len(), 0);
+        assert!(file.write_at(0, b"x").is_err() && file.note(0..1).is_err());
+        let fitted = (0..8).take_while(|name| yard.put(&format!("small/{name}"), b"", OnExisting::Replace).is_ok()).count();
+        assert!((1..8).contains(&fitted));
+        let full = yard.put("small/a", b"new", OnExisting::Replace).unwrap_err().to_string();
+        assert!(full.starts_with("can't create small/a: No space left on device"), "{full}");
+        assert_eq!(fs::read(yard.at("small/a")).unwrap(), b"old");
+        assert_eq!(leftovers(&yard.at("small")).len(), 0);
+        fs::remove_file(yard.at("small/0")).unwrap();
+        yard.put("small/a", b"new", OnExisting::Replace).unwrap();
+    }
+}

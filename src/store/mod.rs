@@ -1,5 +1,5 @@
 //! The served tree: the only way to it. Knows disks; knows no wire and nobody at its other end.
-#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 mod aside;
 mod attributes;
@@ -271,3 +271,6 @@ fn what_is(kind: FileType) -> &'static str {
         _ => "not a regular file",
     }
 }
+
+#[cfg(test)]
+mod yard;

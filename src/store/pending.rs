@@ -210,3 +210,95 @@ fn run<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = u32::from_be_bytes(array(rest)?);
     rest.split_off(..len as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(number: usize) -> Entry {
+        let attributes =
+            Attributes { mode: 0o755, owner: Some((1, number as u32)), xattrs: vec![(b"user.a"[..].into(), b""[..].into())] };
+        let path = RemotePath::parse(format!("folder {number}").as_bytes()).unwrap();
+        Entry { path, kind: Kind::Directory { mtime: (-(number as i64), 5) }, attributes }
+    }
+
+    #[test]
+    fn what_was_added_comes_back_in_either_order() {
+        for count in [0, 1, 2, 700, 20_000] {
+            let mut pending = Pending::default();
+            for number in 0..count {
+                pending.add(&folder(number)).unwrap();
+            }
+            assert_eq!((pending.is_empty(), pending.folders.file.is_some()), (count == 0, count == 20_000));
+            assert!(pending.folders.block.len() < PENDING_BLOCK_LEN);
+            for order in [Order::AsAdded, Order::Reversed] {
+                let mut seen = 0;
+                let all = pending.folders.read(order, |record| {
+                    let number = if order == Order::AsAdded { seen } else { count - 1 - seen };
+                    assert_eq!(decode(record), Some(folder(number)));
+                    seen += 1;
+                    ControlFlow::Continue(())
+                });
+                all.unwrap();
+                assert_eq!(seen, count);
+            }
+        }
+    }
+
+    #[test]
+    fn links_and_the_root_come_back() {
+        for entry in [
+            Entry { path: RemotePath::root(), kind: Kind::Directory { mtime: (i64::MIN, 0) }, attributes: Attributes::default() },
+            Entry {
+                path: RemotePath::parse(b"\xff/\n").unwrap(),
+                kind: Kind::Symlink { target: b"/../\xfe"[..].into(), mtime: (i64::MAX, 999_999_999) },
+                attributes: Attributes { mode: 0o777, owner: Some((0, u32::MAX)), xattrs: Vec::new() },
+            },
+            Entry {
+                path: RemotePath::parse(b"h").unwrap(),
+                kind: Kind::HardLink { to: RemotePath::parse(b"a/b").unwrap() },
+                attributes: Attributes::default(),
+            },
+        ] {
+            let record = encode(&entry);
+            assert_eq!(decode(&record), Some(entry));
+            for cut in 0..record.len() {
+                assert_eq!(decode(&record[..cut]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_gives_back_something_else_is_an_error() {
+        let mut pending = Pending::default();
+        for number in 0..5000 {
+            pending.add(&folder(number)).unwrap();
+        }
+        let spool = &pending.folders;
+        let (file, len) = (spool.file.as_ref().unwrap(), spool.file_len);
+        for at in [0, len - 4, 4, 8] {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 0x80], at).unwrap();
+            let damaged = [Order::AsAdded, Order::Reversed].map(|order| {
+                let mut is_whole = true;
+                let read = spool.read(order, |record| {
+                    is_whole &= decode(record).is_some();
+                    ControlFlow::Continue(())
+                });
+                read.is_err() || !is_whole
+            });
+            assert!(damaged.contains(&true), "at {at}");
+            file.write_all_at(&byte, at).unwrap();
+        }
+        file.set_len(len / 2).unwrap();
+        assert!(spool.read(Order::AsAdded, |_| ControlFlow::Continue(())).is_err());
+    }
+
+    #[test]
+    fn what_is_described_at_too_great_a_length_is_refused() {
+        let mut entry = folder(1);
+        entry.attributes.xattrs = vec![(b"user.a"[..].into(), vec![0; PENDING_ENTRY_LEN_MAX].into())];
+        assert!(Pending::default().add(&entry).is_err());
+    }
+}
