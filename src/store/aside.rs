@@ -96,3 +96,37 @@ fn backup_name(name: &OsStr) -> OsString {
     backup.extend_from_slice(suffix.as_bytes());
     OsString::from_vec(backup)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::super::Folders;
+    use super::super::yard::{Yard, leftovers, meta, path};
+    use super::*;
+
+    #[test]
+    fn the_old_version_is_kept_aside_if_it_differs() {
+        let yard = Yard::new();
+        let kept = || {
+            let names = fs::read_dir(yard.at("")).unwrap().map(|entry| entry.unwrap().file_name());
+            names.filter(|name| name.as_bytes().starts_with(b"a_")).collect::<Vec<_>>()
+        };
+        fs::write(yard.at("a"), "first").unwrap();
+        let inode = fs::metadata(yard.at("a")).unwrap().ino();
+        for (content, count) in [("other", 1), ("other", 1), ("longer", 2)] {
+            yard.put("a", content.as_bytes(), OnExisting::KeepAside).unwrap();
+            assert_eq!(kept().len(), count);
+            assert_eq!(fs::read(yard.at("a")).unwrap(), content.as_bytes());
+        }
+        assert!(kept().iter().any(|name| fs::metadata(yard.at(name)).unwrap().ino() == inode));
+        // One whose new version can't be published keeps its name alone.
+        let mut folders = Folders::default();
+        let incoming = yard.store.begin(&mut folders, &path("a"), &meta(3, 1), OnExisting::KeepAside).unwrap();
+        fs::remove_file(&leftovers(&yard.at(""))[0]).unwrap();
+        incoming.write_at(0, b"bad").unwrap();
+        assert!(incoming.note(0..3).is_err());
+        assert_eq!((kept().len(), fs::read(yard.at("a")).unwrap()), (2, b"longer".to_vec()));
+    }
+}

@@ -214,13 +214,15 @@ mod tests {
         assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 0);
     }
 
+    // C17
     #[test]
     fn the_base_is_made_with_its_parents() {
         let yard = Yard::new();
         assert!(yard.store.open_base(&path("x/y/z")).unwrap());
         assert!(!yard.store.open_base(&path("x/y/z")).unwrap());
         assert!(!yard.store.open_base(&RemotePath::root()).unwrap());
-        assert_eq!(mode(&yard, "x/y"), take_umask().of(0o777));
+        yard.store.create(&path("x/file")).unwrap();
+        assert_eq!((mode(&yard, "x/y"), mode(&yard, "x/file")), (take_umask().of(0o777), take_umask().of(0o666)));
         yard.store.sync().unwrap();
     }
 

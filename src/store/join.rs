@@ -12,8 +12,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, FsWord};
 use rustix::io::Errno;
 
 use super::folders::Folder;
-use super::incoming::{Begun, Creation};
-use super::temp::TempName;
+use super::temp::{Begun, Creation, TempName};
 use super::{Error, FileMeta, Folders, Incoming, OnExisting, Store, had, jail, lock, refusal};
 use crate::entry::Identity;
 use crate::limits::{INCOMING_MAX, TEMP_TRIES_MAX};
@@ -245,6 +244,8 @@ mod tests {
         let (piece, count) = (10_000, 64);
         let meta = meta(piece * count, 1);
         let (next, published_num) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // Held by nobody between two pieces it would be removed and begun anew.
+        let held = incoming(&yard.store, "d/a", &meta);
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
@@ -265,13 +266,9 @@ mod tests {
                 });
             }
         });
-        // Held by nobody between two pieces it may have been removed and begun anew.
-        if published_num.into_inner() > 0 {
-            let content = fs::read(yard.at("d/a")).unwrap();
-            assert!(
-                content.chunks(piece as usize).enumerate().all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8))
-            );
-        }
+        assert!(published_num.into_inner() > 0 && held.is_published());
+        let content = fs::read(yard.at("d/a")).unwrap();
+        assert!(content.chunks(piece as usize).enumerate().all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8)));
         yard.assert_clean();
     }
 

@@ -1,11 +1,23 @@
-//! Names of files that are still being received, and of links before they are in place.
+//! Files that are still being received, and links before they are in place: their names, and how they
+//! are created.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::io::Errno;
+
+use super::attributes::MODE_MASK;
+use super::folders::Folder;
+use super::{FileMeta, jail};
+use crate::limits::TEMP_TRIES_MAX;
 use crate::path::TEMP_PREFIX;
+
+/// Permission to write for the owner.
+const OWNER_WRITES: u32 = 0o200;
 
 /// A name that no path may have: the prefix and 32 hex digits, whatever the name that it stands in
 /// for.
@@ -59,6 +71,47 @@ impl Default for TempNames {
 impl TempNames {
     pub(super) fn next(&self) -> TempName {
         TempName::new(self.random, self.next.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A file that was created under a temporary name.
+pub(super) struct Begun {
+    pub(super) folder: Arc<Folder>,
+    pub(super) temp: TempName,
+    pub(super) file: File,
+    pub(super) late_mode: Option<u32>,
+}
+
+/// How a temporary file is created.
+pub(super) struct Creation<'a> {
+    folder: &'a Arc<Folder>,
+    mode: u32,
+    late_mode: Option<u32>,
+}
+
+impl<'a> Creation<'a> {
+    pub(super) fn new(folder: &'a Arc<Folder>, meta: &FileMeta) -> Self {
+        let mode = u32::from(meta.attributes.mode) & MODE_MASK;
+        // Extended attributes are put only on what may be written to.
+        let is_late = !folder.keeps_modes || (!meta.attributes.xattrs.is_empty() && mode & OWNER_WRITES == 0);
+        Self { folder, mode: if is_late { mode | OWNER_WRITES } else { mode }, late_mode: is_late.then_some(mode) }
+    }
+
+    /// Creates it under the first name that is free.
+    pub(super) fn create_as(&self, mut name: impl FnMut() -> TempName) -> Result<Begun, Errno> {
+        for _ in 0..TEMP_TRIES_MAX {
+            let temp = name();
+            match self.create(temp) {
+                Err(Errno::EXIST) => {}
+                created => return created,
+            }
+        }
+        Err(Errno::EXIST)
+    }
+
+    pub(super) fn create(&self, temp: TempName) -> Result<Begun, Errno> {
+        let file = jail::create_child(self.folder.as_fd(), temp.as_name(), self.mode)?;
+        Ok(Begun { folder: Arc::clone(self.folder), temp, file, late_mode: self.late_mode })
     }
 }
 
