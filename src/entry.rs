@@ -7,6 +7,9 @@ use crate::path::RemotePath;
 /// Seconds since 1970, and nanoseconds.
 pub type Time = (i64, u32);
 
+/// An extended attribute: name and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
+
 /// One name in a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -56,7 +59,7 @@ pub struct Attributes {
     /// User and group, where they are kept.
     pub owner: Option<(u32, u32)>,
     /// Extended attributes, name and value, where they are kept.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub xattrs: Vec<Xattr>,
 }
 
 /// Which file it is, in which state: two reads under one identity are reads of the same content.

@@ -46,6 +46,38 @@ pub const REPLIES_LEN_MAX: usize = 64 * 1024;
 /// Entries between the walk and the connection that creates them.
 pub const WALKED_MAX: usize = 4096;
 
+/// Bytes that a folder of the source is listed into at a time: some hundred names.
+pub const LISTING_LEN: usize = 32 * 1024;
+
+/// Bytes of names of folders that the walk has seen but not yet entered: millions of them, far from
+/// what a machine has no memory for.
+pub const FOLDERS_WAITING_LEN_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of first names of files with several names that the walk remembers: about 700,000 files
+/// in the copies of copies that backup programs make. Beyond it such files are sent once a name.
+pub const LINK_NAMES_LEN_MAX: usize = 128 * 1024 * 1024;
+
+/// What a remembered file costs beside the bytes of its name.
+pub const LINK_COST: usize = 96;
+
+/// Bytes of one entry's extended attributes, names and values: what Linux allows one of them to have.
+pub const XATTRS_LEN_MAX: usize = 64 * 1024;
+
+/// Bytes in the name of an extended attribute: what Linux allows (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_LEN_MAX: usize = 255;
+
+/// Rules of a filter: each is held against every name.
+pub const RULES_MAX: usize = 4096;
+
+/// Bytes of a file of rules.
+pub const RULES_FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// Bytes that a machine's id has at the most, as a UUID is written and with some space around it.
+pub const MACHINE_ID_LEN_MAX: u64 = 64;
+
+/// Bytes that a machine's id has at least: 128 bits in hex.
+pub const MACHINE_ID_LEN_MIN: usize = 32;
+
 /// Files waiting in the queue. The walk waits when it is full, so that memory stays flat.
 pub const QUEUE_FILES_MAX: usize = 8192;
 

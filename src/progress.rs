@@ -30,6 +30,12 @@ pub struct Progress {
     pub found_files: Counter,
     /// Bytes of the files found.
     pub found_bytes: Counter,
+    /// Symbolic links, and further names of files, found by the walk.
+    pub found_links: Counter,
+    /// Names that the user's rules left out; what is in a folder left out was not looked at.
+    pub excluded: Counter,
+    /// Entries sent without their extended attributes, which could not be read or are too long.
+    pub without_xattrs: Counter,
     /// Files that are there, whole and confirmed.
     pub done_files: Counter,
     /// Folders that are there.

@@ -189,6 +189,7 @@ impl Report<'_> {
             "files": progress.done_files.sum(),
             "folders": progress.done_directories.sum(),
             "bytes": progress.done_bytes.sum(),
+            "excluded": progress.excluded.sum(),
             "found_files": progress.found_files.sum(),
             "found_bytes": progress.found_bytes.sum(),
             "repeated_bytes": progress.repeated_bytes.sum(),
@@ -209,6 +210,10 @@ impl fmt::Display for Report<'_> {
         let (files, folders, bytes) = (progress.done_files.sum(), progress.done_directories.sum(), progress.done_bytes.sum());
         write!(f, "{}: {} and {}, {}", self.verdict.word(), count(files, "file"), count(folders, "folder"), BinaryBytes(bytes))?;
         write!(f, " in {:.2} s ({}/s) into {}", self.elapsed.as_secs_f64(), BinaryBytes(self.bytes_per_second()), self.landed)?;
+        match progress.excluded.sum() {
+            0 => {}
+            excluded => write!(f, "; {} left out as asked", count(excluded, "name"))?,
+        }
         match progress.failed() {
             0 => Ok(()),
             failed => write!(f, "; {} failed", count(failed, "entry").replace("entrys", "entries")),

@@ -5,6 +5,8 @@
 
 mod connection;
 mod create;
+mod filter;
+mod links;
 mod live;
 mod plan;
 mod process;
@@ -12,6 +14,7 @@ mod queue;
 mod source;
 mod walk;
 mod worker;
+mod xattrs;
 
 use std::path::{Path, PathBuf};
 use std::thread::{self, Scope};
@@ -19,8 +22,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use filter::{Filter, Rule};
 pub use process::serve_parent;
 pub use source::lands_in_itself;
+pub use walk::Look;
 
 use crate::limits::{GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WALKED_MAX, WRITE_NUMBER_MAX};
 use crate::net;
@@ -42,6 +47,8 @@ use worker::Worker;
 pub struct Job {
     /// The file or folder to send.
     pub file: PathBuf,
+    /// What is looked at in it.
+    pub look: Look,
     /// The receiver.
     pub dialer: Dialer,
     /// Where it is to land.
@@ -90,7 +97,7 @@ impl Remote {
 /// # Errors
 /// It is missing, unreadable, or neither a folder nor a regular file.
 pub fn check_source(file: &Path) -> anyhow::Result<()> {
-    Walk::of(file).map(drop)
+    Walk::of(file, Look::default()).map(drop)
 }
 
 /// Does the job. What fails of single entries is in `progress`, and the rest goes on.
@@ -99,7 +106,7 @@ pub fn check_source(file: &Path) -> anyhow::Result<()> {
 /// What ends the whole run: the source or the receiver can't be reached, the receiver forgot the
 /// job, or the run was stopped.
 pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
-    let walk = Walk::of(&job.file)?;
+    let walk = Walk::of(&job.file, job.look.clone())?;
     let source = walk.source();
     let first = job.dialer.dial(stop).context("nothing was sent")?;
     progress.connections.add(1);
@@ -234,8 +241,8 @@ fn setup(job: &Job, source: &Source) -> Setup {
     use std::os::unix::ffi::OsStrExt as _;
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (is_tree, path) = match source {
-        Source::Tree(top) => (true, top),
-        Source::File(file) => (false, file),
+        Source::Tree(top) => (true, top.path()),
+        Source::File(file) => (false, file.as_path()),
     };
     Setup {
         addresses: job.dialer.addresses(),

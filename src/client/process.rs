@@ -276,7 +276,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let mut inbox = Inbox::default();
     let Some(Frame::Setup(setup)) = next_frame(&mut inbox, input)? else { bail!("no work was handed over") };
     let path = PathBuf::from(OsString::from_vec(setup.source));
-    let source = if setup.is_tree { Source::Tree(path) } else { Source::File(path) };
+    let source = if setup.is_tree { Source::tree(path).context("can't open the source")? } else { Source::File(path) };
     let (stall, retry_for) = (Duration::from_millis(setup.stall_ms), Duration::from_millis(setup.retry_ms));
     let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
-use parallel_transfer::client::{Job, Remote};
+use parallel_transfer::client::{Job, Look, Remote};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
     CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
@@ -16,6 +16,8 @@ use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::terminal::Loudness;
+
+use crate::select::{RULES, Select};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +35,7 @@ the rest is there; 130 interrupted.";
 
 /// Send a file or a whole tree over many connections at once.
 #[derive(Debug, Parser)]
-#[command(name = "send", version, after_help = EXAMPLES)]
+#[command(name = "send", version, after_help = format!("{RULES}\n\n{EXAMPLES}"))]
 pub(crate) struct Args {
     /// The receiver's name or address; without it the copy stays on this machine
     #[arg(long, value_name = "HOST", requires = "port")]
@@ -78,6 +80,9 @@ pub(crate) struct Args {
     /// How long the receiver may make no progress before a connection is given up [default: 2m]
     #[arg(long = "stall_timeout", alias = "stall-timeout", value_name = "TIME", value_parser = parse_duration)]
     stall_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) select: Select,
 
     /// Print the outcome as one JSON object
     #[arg(long)]
@@ -124,16 +129,18 @@ impl Args {
     /// The job of sending to a host.
     pub(crate) fn job(&self, server: &str) -> anyhow::Result<Job> {
         let remote = self.remote();
+        let look = self.select.look(false)?;
         let retry_for = self.retry_for.unwrap_or(RETRY_FOR_DEFAULT);
         let port = self.port.unwrap_or_default();
-        Ok(self.job_to(Dialer::to_host(server, port, self.ip_version, self.stall(), retry_for)?, remote))
+        Ok(self.job_to(Dialer::to_host(server, port, self.ip_version, self.stall(), retry_for)?, remote, look))
     }
 
     /// The job of sending to whoever answers `dialer`.
-    pub(crate) fn job_to(&self, dialer: Dialer, remote: Remote) -> Job {
+    pub(crate) fn job_to(&self, dialer: Dialer, remote: Remote, look: Look) -> Job {
         let Protocol::V1 = self.protocol;
         Job {
             file: self.file.clone(),
+            look,
             dialer,
             remote,
             length: self.length,

@@ -25,6 +25,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
     let shown = Escaped::path(target);
     client::check_source(&args.file)?;
+    let look = args.select.look(false)?;
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
     fs::create_dir_all(target).with_context(|| format!("can't make folder '{shown}'"))?;
@@ -36,7 +37,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
-    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"")?);
+    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"")?, look);
     // One process owns what is written.
     job.program = None;
     let config = Config::new(store.path().to_path_buf());

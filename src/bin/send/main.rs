@@ -2,6 +2,7 @@
 
 mod args;
 mod local;
+mod select;
 
 use std::panic;
 use std::process::ExitCode;
