@@ -158,3 +158,138 @@ fn add_file(builder: &mut GitignoreBuilder, file: &Path) -> anyhow::Result<usize
     }
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::io::Write as _;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    /// `-x` excludes x, `+x` includes it.
+    fn filter(rules: &[&str]) -> Filter {
+        let rule = |text: &&str| match text.split_at(1) {
+            ("-", glob) => Rule::Exclude(glob.to_owned()),
+            (_, glob) => Rule::Include(glob.to_owned()),
+        };
+        Filter::of(&rules.iter().map(rule).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// A walk's decision: no folder above is left out, nor is the name; a slash at the end means a folder.
+    fn is_sent(filter: &Filter, name: &str) -> bool {
+        let above = name.match_indices('/').map(|(at, _)| &name[..at]).filter(|above| above.len() + 1 < name.len());
+        let path = Path::new(name.trim_end_matches('/'));
+        above.into_iter().all(|above| !filter.leaves_out(Path::new(above), true)) && !filter.leaves_out(path, name.ends_with('/'))
+    }
+
+    #[test]
+    fn rules_are_those_of_a_gitignore() {
+        let table: &[(&[&str], &str, &str)] = &[
+            (&[], "a b/c d/", ""),
+            // Without a slash at any depth, with one from the top, with one at the end folders only.
+            (&["-*.tmp"], "a tmp a.tmpx", "x.tmp d/x.tmp d/e.tmp/f .tmp"),
+            (&["-/a"], "d/a d/", "a a/b"),
+            (&["-d/a"], "a x/d/a", "d/a d/a/b"),
+            (&["-cache/"], "cache d/cache", "cache/ d/cache/ d/cache/x"),
+            (&["-/d/"], "d x/d/", "d/ d/x"),
+            (&["-a/**/b"], "b a/ a/c", "a/b a/x/b a/x/y/b"),
+            (&["-d/*"], "d/ e/x", "d/x d/y/z"),
+            (&["-d/**"], "d/ e/x", "d/x d/y/z"),
+            (&["-?"], "ab dd/ab", "a dd/b d/ab"),
+            (&["-[a-c]x"], "dx", "ax cx"),
+            (&["-[!a-c]x"], "ax", "dx"),
+            (&["-\\*"], "ab", "*"),
+            // The last rule that matches wins; but what is in a folder that is left out is not looked at.
+            (&["-*.o", "+keep.o"], "keep.o d/keep.o x", "a.o"),
+            (&["+keep.o", "-*.o"], "", "keep.o a.o x"),
+            (&["-d/", "+d/x"], "x", "d/ d/x"),
+            (&["-d/*", "+d/x"], "d/x", "d/y"),
+            (&["-*", "+*/", "+*.jpg"], "a.jpg d/ d/a.jpg d/e/f/b.jpg", "a.png d/a.png jpg d/e/jpg"),
+            (&["-*", "+/d/", "+/d/**"], "d/ d/x d/y/z", "x e/ e/x"),
+            // An include first means nothing else; a folder that is included, with all that is in it.
+            (&["+*.jpg"], "a.jpg d/ d/a.jpg", "a.png d/a.png"),
+            (&["+*.jpg", "-d/"], "a.jpg e/a.jpg", "d/ d/a.jpg a.png e/b"),
+            (&["+d/"], "d/x d/y/z e/ e/d/x", "d e/x x"),
+            (&["+d/", "-*.tmp"], "d/x", "d/x.tmp x"),
+            (&["+/d/e/"], "d/ d/e/x", "d/x x"),
+            // What means something else in a file.
+            (&["-#*#"], "#a", "#a# d/##"),
+            (&["-!x"], "x", "!x"),
+            (&["+!x"], "!x", "x"),
+            (&["-x "], "x", "x_"),
+            (&["-\u{e9}?"], "\u{e9}", "\u{e9}x"),
+            (&["-{a,b}.c"], "c.c", "a.c b.c"),
+            (&["-A"], "a", "A"),
+        ];
+        for (rules, sent, left_out) in table {
+            let filter = filter(rules);
+            for (names, expected) in [(sent, true), (left_out, false)] {
+                for name in names.split_ascii_whitespace().map(|name| name.replace('_', " ")) {
+                    assert_eq!(is_sent(&filter, &name), expected, "{name} by {rules:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_utf_8_match_too() {
+        let name = |bytes| Path::new(OsStr::from_bytes(bytes));
+        let filter = filter(&["-*.tmp", "-x?y"]);
+        assert!(filter.leaves_out(name(b"\xff.tmp"), false) && filter.leaves_out(name(b"\xe9/x\xffy"), false));
+        assert!(!filter.leaves_out(name(b"\xff"), false));
+    }
+
+    #[test]
+    fn a_pattern_that_means_nothing_is_refused() {
+        for glob in ["", "/", "//", "./x", "../x", "a//b", "a/./b", "[", "x[a", "{a", "[b-a]", "x\\"] {
+            for rule in [Rule::Exclude(glob.to_owned()), Rule::Include(glob.to_owned())] {
+                assert!(rule.check().is_err(), "{glob}");
+                assert!(format!("{:#}", Filter::of(&[rule]).unwrap_err()).contains(&format!("'{}'", Escaped(glob.as_bytes()))));
+            }
+        }
+        let many = vec![Rule::Exclude("x".to_owned()); RULES_MAX + 1];
+        assert!(Filter::of(&many[1..]).is_ok());
+        assert!(Filter::of(&many).unwrap_err().to_string().contains("more than 4096"));
+    }
+
+    fn file_of(content: &[u8]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_of_rules_is_read_as_git_reads_it() {
+        let file = file_of("\u{feff}*.o\r\n# a comment\n\n!keep.o\n\\#x\ntrailing   \n/top".as_bytes());
+        let filter = Filter::of(&[Rule::From(file.path().to_owned())]).unwrap();
+        for (name, sent) in
+            [("a.o", false), ("keep.o", true), ("#x", false), ("trailing", false), ("top", false), ("d/top", true)]
+        {
+            assert_eq!(is_sent(&filter, name), sent, "{name}");
+        }
+        // Its place among the others counts, and `!` at its start means no more than in git.
+        let file = file_of(b"!keep.o");
+        let from = || Rule::From(file.path().to_owned());
+        let all = || Rule::Exclude("*.o".to_owned());
+        assert!(is_sent(&Filter::of(&[all(), from()]).unwrap(), "keep.o"));
+        assert!(!is_sent(&Filter::of(&[from(), all()]).unwrap(), "keep.o"));
+        assert!(is_sent(&Filter::of(&[from()]).unwrap(), "other"));
+    }
+
+    #[test]
+    fn a_file_of_rules_that_is_wrong_is_named_with_the_line() {
+        let wrong = |content: &[u8]| {
+            let file = file_of(content);
+            let error = format!("{:#}", Filter::of(&[Rule::From(file.path().to_owned())]).unwrap_err());
+            assert!(error.contains(file.path().to_str().unwrap()), "{error}");
+            error
+        };
+        assert!(wrong(b"a\nb\n{x\n").starts_with("line 3 of "));
+        assert!(wrong(b"a\n\xff\n").starts_with("line 2 of "));
+        assert!(wrong(&b"a\n".repeat(RULES_MAX + 1)).contains("more than 4096 lines"));
+        assert!(wrong(&vec![b'#'; usize::try_from(RULES_FILE_LEN_MAX).unwrap() + 1]).contains("more than 1024 KiB"));
+        let error = Filter::of(&[Rule::From(PathBuf::from("/no/such/file"))]).unwrap_err();
+        assert!(format!("{error:#}").contains("'/no/such/file': No such file"));
+    }
+}

@@ -6,6 +6,7 @@
 mod connection;
 mod create;
 mod filter;
+mod keep;
 mod links;
 mod live;
 mod plan;
@@ -13,8 +14,8 @@ mod process;
 mod queue;
 mod source;
 mod walk;
+mod walker;
 mod worker;
-mod xattrs;
 
 use std::path::{Path, PathBuf};
 use std::thread::{self, Scope};

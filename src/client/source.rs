@@ -200,3 +200,62 @@ pub fn lands_in_itself(file: &Path, target: &Path) -> io::Result<bool> {
     let landing = file.file_name().map(|name| target.join(name));
     Ok(landing.and_then(|landing| landing.canonicalize().ok()).is_some_and(|landing| landing == real))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_walk_and_the_worker_see_one_identity_until_the_file_changes() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("file");
+        fs::write(&path, "content").unwrap();
+        let source = Source::tree(top.path().to_path_buf()).unwrap();
+        let name = RemotePath::parse(b"file").unwrap();
+        let opened = |name| identify(&source.open(name).unwrap().metadata().unwrap());
+        let before = identify_seen(&look_in(CWD, &path).unwrap());
+        assert_eq!((opened(&name), before.size), (before, 7));
+        // C20: the same name, size and time, but another file.
+        let times = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "CONTENT").unwrap();
+        source.open(&name).unwrap().set_modified(times).unwrap();
+        let after = opened(&name);
+        assert_eq!((after.size, after.mtime), (before.size, before.mtime));
+        assert_ne!(after.tag, before.tag);
+        // Or the same file, written and with its time set back.
+        fs::write(&path, "CoNtEnT").unwrap();
+        source.open(&name).unwrap().set_modified(times).unwrap();
+        assert_ne!(opened(&name).tag, after.tag);
+    }
+
+    #[test]
+    fn times_before_1970_and_every_number_count() {
+        let tags =
+            [tag_of(1, 2, (3, 4)), tag_of(2, 2, (3, 4)), tag_of(1, 3, (3, 4)), tag_of(1, 2, (-3, 4)), tag_of(1, 2, (3, 5))];
+        let different: std::collections::HashSet<_> = tags.iter().collect();
+        assert_eq!(different.len(), tags.len());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let old = std::time::UNIX_EPOCH - std::time::Duration::from_millis(1500);
+        file.as_file().set_modified(old).unwrap();
+        let identity = identify(&file.as_file().metadata().unwrap());
+        assert_eq!(identity.mtime, (-2, 500_000_000));
+        assert_eq!(identity, identify_seen(&look_at(&file).unwrap()));
+    }
+
+    #[test]
+    fn a_machine_id_is_read_to_a_bound_and_may_be_missing() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let id = "0123456789abcdef0123456789abcdef";
+        for (content, read) in [(format!("{id}\n"), Some(id)), ("uninitialized\n".to_owned(), None), (String::new(), None)] {
+            fs::write(file.path(), content).unwrap();
+            assert_eq!(read_machine_id(file.path()).as_deref(), read.map(str::as_bytes));
+        }
+        fs::write(file.path(), "x".repeat(1000)).unwrap();
+        assert_eq!(read_machine_id(file.path()).unwrap().len() as u64, MACHINE_ID_LEN_MAX);
+        assert_eq!(read_machine_id(Path::new("/no/such/file")), None);
+        assert!(read_machine_id(Path::new("/proc/sys/kernel/random/boot_id")).is_some());
+    }
+}
