@@ -55,8 +55,8 @@ impl Source {
 
 /// The top folder of a source tree, held open.
 ///
-/// What is below it is opened relative to it: a quarter of the time of `open(2)` went into the path
-/// above the tree, and a path that the tree allows may be too long together with that.
+/// What is below it is opened relative to it: up to a quarter of the time of `open(2)` went into
+/// the path above the tree, and a path that the tree allows may be too long together with that.
 #[derive(Debug, Clone)]
 pub(super) struct Top {
     path: PathBuf,

@@ -1,7 +1,7 @@
 //! A walk through a tree, folder by folder.
 //!
-//! It goes by descriptors, with one statx(2) a name, in half the time that full paths took. Only the
-//! folder that is being listed is open, however deep it is.
+//! It goes by descriptors, with one statx(2) a name, for a third less CPU than full paths took, and
+//! half in deep trees. Only the folder that is being listed is open, however deep it is.
 
 use std::ffi::{CStr, OsStr};
 use std::mem;
