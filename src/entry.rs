@@ -55,9 +55,32 @@ pub struct Attributes {
     pub mode: u16,
     /// User and group, where they are kept.
     pub owner: Option<(u32, u32)>,
-    /// Extended attributes, name and value, where they are kept.
-    pub xattrs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    /// Extended attributes, where they are kept.
+    pub xattrs: Vec<Xattr>,
 }
+
+/// All about a regular file but its path and content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileMeta {
+    /// Which file, in which state.
+    pub identity: Identity,
+    /// What is kept of it beside its content and time.
+    pub attributes: Attributes,
+    /// Has it holes?
+    pub is_sparse: bool,
+}
+
+impl FileMeta {
+    /// That of a file of no bytes, of which nothing is known.
+    #[must_use]
+    pub fn empty() -> Self {
+        let identity = Identity { size: 0, mtime: (0, 0), tag: [0; 16] };
+        Self { identity, attributes: Attributes::default(), is_sparse: false }
+    }
+}
+
+/// An extended attribute: name and value.
+pub type Xattr = (Box<[u8]>, Box<[u8]>);
 
 /// Which file it is, in which state: two reads under one identity are reads of the same content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

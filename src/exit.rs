@@ -11,6 +11,8 @@ pub enum Verdict {
     Failed = 1,
     /// Some entries failed or changed while they were read; the rest is there.
     Partial = 3,
+    /// The other end did not want it, and nothing has landed.
+    Refused = 4,
     /// Stopped by a signal with work left.
     Interrupted = 130,
 }
@@ -35,6 +37,7 @@ impl Verdict {
             Self::Complete => "complete",
             Self::Failed => "failed",
             Self::Partial => "partial",
+            Self::Refused => "refused",
             Self::Interrupted => "interrupted",
         }
     }

@@ -9,7 +9,7 @@
 //!                 /          |            \
 //!           protocol        net          store                legs: bytes | sockets | disk
 //!                 \          |            /
-//!     path  entry  digest  limits  progress  stop             ground: values, no I/O of their own
+//!     path  entry  ranges  digest  limits  progress  stop     ground: values, no I/O of their own
 //! ```
 //!
 //! docs/ARCHITECTURE.md has a line on each module, the invariants, and where to change what.
@@ -21,8 +21,10 @@ pub mod flags;
 pub mod limits;
 pub mod path;
 pub mod progress;
+pub mod ranges;
 pub mod signals;
 pub mod stop;
+pub mod subtrees;
 
 pub mod net;
 pub mod protocol;
@@ -34,3 +36,4 @@ pub mod client;
 pub mod server;
 
 pub mod terminal;
+pub mod ticket;

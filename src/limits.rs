@@ -25,6 +25,9 @@ pub const REPLY_LEN_MAX: usize = 32;
 /// Bytes of the buffer that each connection reads into or writes from. Larger ones were no faster.
 pub const BUFFER_LEN: usize = 256 * 1024;
 
+/// Bytes of the buffer that a connection writes from: a whole block with what goes before and after.
+pub const OUTBOX_LEN: usize = BLOCK_LEN + 16 * 1024;
+
 /// Bytes that a connection's buffer may grow to: one whole list with its header.
 pub const INBOX_LEN_MAX: usize = LIST_LEN_MAX + 8;
 
@@ -45,6 +48,35 @@ pub const REPLIES_LEN_MAX: usize = 64 * 1024;
 
 /// Entries between the walk and the connection that creates them.
 pub const WALKED_MAX: usize = 4096;
+
+/// Bytes that a folder of the source is listed into at a time: some hundred names.
+pub const LISTING_LEN: usize = 32 * 1024;
+
+/// Bytes of names of folders that the walk has seen but not yet entered: millions of them, far from
+/// what a machine has no memory for.
+pub const FOLDERS_WAITING_LEN_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of first names of files with several names that the walk remembers: about 700,000 files
+/// in the copies of copies that backup programs make. Beyond it such files are sent once a name.
+pub const LINK_NAMES_LEN_MAX: usize = 128 * 1024 * 1024;
+
+/// What a remembered file costs beside the bytes of its name.
+pub const LINK_COST: usize = 96;
+
+/// Bytes in the name of an extended attribute: what Linux allows (`XATTR_NAME_MAX`).
+pub const XATTR_NAME_LEN_MAX: usize = 255;
+
+/// Rules of a filter: each is held against every name.
+pub const RULES_MAX: usize = 4096;
+
+/// Bytes of a file of rules.
+pub const RULES_FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// Bytes that a machine's id has at the most, as a UUID is written and with some space around it.
+pub const MACHINE_ID_LEN_MAX: u64 = 64;
+
+/// Bytes that a machine's id has at least: 128 bits in hex.
+pub const MACHINE_ID_LEN_MIN: usize = 32;
 
 /// Files waiting in the queue. The walk waits when it is full, so that memory stays flat.
 pub const QUEUE_FILES_MAX: usize = 8192;
@@ -77,6 +109,9 @@ pub const CHUNK_REFUSALS_MAX: u8 = 6;
 /// Times a chunk is sent that arrives with another digest, before its file is given up.
 pub const CHUNK_TRIES_MAX: u8 = 3;
 
+/// Times a file is sent anew because it changed while it was sent.
+pub const CHANGES_MAX: u8 = 1;
+
 /// Connections closed on a chunk sent alone, without one confirmation between them and for at least
 /// [`REFUSALS_TIME_MIN`], after which the run is given up.
 pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
@@ -96,17 +131,58 @@ pub const FAILURES_KEPT_MAX: usize = 1000;
 /// Bytes of a reason that one process tells another.
 pub const REASON_LEN_MAX: usize = 1024;
 
+/// Bytes of a file that holds a ticket.
+pub const TICKET_LEN_MAX: u64 = 8 * 1024;
+
 /// Addresses that one host name may resolve to.
 pub const ADDRESSES_MAX: usize = 64;
 
-/// Bytes of one frame between a process and its children.
-pub const PIPE_FRAME_LEN_MAX: usize = 64 * 1024;
+/// Bytes of the body of one frame of protocol v2: the largest are the header of a put with all its
+/// extended attributes, and a batch of files to ask for.
+pub const FRAME_LEN_MAX: usize = 128 * 1024;
+
+/// Bytes of a block of protocol v2, which is verified as a whole: a power of two, as BLAKE3 wants,
+/// that a core's own cache holds.
+pub const BLOCK_LEN: usize = 256 * 1024;
+
+/// Bytes of a reason in a reply of protocol v2: short, so that a window of replies fits in a socket.
+pub const WIRE_REASON_LEN_MAX: usize = 180;
+
+/// Bytes that a reply takes at the most, with what TLS adds to one alone.
+pub const WIRE_REPLY_LEN_MAX: usize = 5 + 1 + 2 + WIRE_REASON_LEN_MAX + 4 + 22;
+
+/// Files asked for at once whether they are there.
+pub const HAVE_BATCH_MAX: usize = 512;
+
+/// Bytes of a batch of files to ask for, before its last one.
+pub const HAVE_BATCH_LEN: usize = 32 * 1024;
+
+/// Extended attributes of one entry.
+pub const XATTRS_NUM_MAX: usize = 256;
+
+/// Bytes of all extended attributes of one entry, names included.
+pub const XATTRS_LEN_MAX: usize = 64 * 1024 - 1;
+
+/// BLAKE3 values in one report: a range has at most two of each power of two.
+pub const SUBTREES_MAX: usize = 128;
 
 /// Bytes of headers that are gathered before they are written to a child.
 pub const PIPE_WRITE_LEN: usize = 8 * 1024;
 
 /// Chunks that a child process may hold, whatever its threads could.
 pub const CHILD_CHUNKS_MAX: usize = 2048;
+
+/// Jobs that a receiver serves at once.
+pub const SESSIONS_MAX: usize = 256;
+
+/// How long a job that nobody works on may be taken up again.
+pub const SESSION_LINGER: Duration = Duration::from_secs(60);
+
+/// How long a connection may take until it has joined a job, from its first byte on.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a receiver says that long work goes on.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Connections that a receiver serves at once; each has a thread.
 pub const CONNECTIONS_MAX: usize = 1024;
@@ -141,6 +217,33 @@ pub const CREATE_TRIES_MAX: usize = 1000;
 /// Names tried for the kept version of a file before giving up.
 pub const BACKUP_TRIES_MAX: usize = 100;
 
+/// Folders that one connection holds open for the files it receives. A walk goes from folder to
+/// folder; a thousand connections with as many each stay below the usual hard limit on descriptors.
+pub const FOLDERS_MAX: usize = 16;
+
+/// How long an open folder is taken for the one that has its name.
+pub const FOLDER_TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// Files that a store receives in several frames at once: each holds a descriptor.
+pub const INCOMING_MAX: usize = 8192;
+
+/// Pieces of a set of ranges, 16 bytes each: a file of 1 TiB in chunks of 16 MiB, each alone.
+pub const RANGES_MAX: usize = 65_536;
+
+/// Names tried for a file being received before giving up: leftovers of earlier runs are in the way
+/// of the first few only.
+pub const TEMP_TRIES_MAX: usize = 100;
+
+/// Bytes of links and folder attributes that wait in memory before they go to a file.
+pub const PENDING_BLOCK_LEN: usize = 64 * 1024;
+
+/// Bytes of links and of folder attributes that may wait for the end, each: some ten million of them.
+pub const PENDING_LEN_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Bytes of one link or folder that waits: the kernel takes 64 KiB of extended attributes on most
+/// file systems, and this many on none.
+pub const PENDING_ENTRY_LEN_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes that wait in a socket's buffer at the most, as Linux is usually set up (`tcp_wmem`).
 pub const SOCKET_BUFFER_LEN_MAX: u64 = 4 * 1024 * 1024;
 
@@ -174,13 +277,52 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// Idle time after which the kernel asks whether a silent peer is still there.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
+/// How long the handshake of TLS may take on the side that dialled, from its first byte on. A peer
+/// that knows nothing of TLS stays silent for ever.
+pub const TLS_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of a record of TLS on the wire: 16 KiB, a header and what a cipher may add (RFC 8446, 5.2).
+pub const TLS_RECORD_LEN_MAX: usize = 5 + TLS_PLAIN_LEN_MAX + 256;
+
+/// Bytes that one record of TLS carries.
+pub const TLS_PLAIN_LEN_MAX: usize = 16 * 1024;
+
+/// Bytes of a handshake that are looked at before it is given up: a hello has some hundred bytes, a
+/// certificate a thousand. Two records, so that what follows a handshake at once has room.
+pub const TLS_HANDSHAKE_LEN_MAX: usize = 2 * TLS_RECORD_LEN_MAX;
+
+/// Bytes that an encrypted connection takes from its socket at once, and one record that waits for
+/// its end. Untouched pages of it cost nothing.
+pub const TLS_INCOMING_LEN: usize = 128 * 1024 + TLS_RECORD_LEN_MAX;
+
+/// Bytes that are encrypted for one write to a socket: with their ciphertext they stay in a core's cache.
+pub const TLS_WRITE_LEN: usize = 64 * 1024;
+
+/// Bytes of a host key file: a key and a certificate of a thousand bytes in all, of any usual kind.
+pub const HOST_KEY_LEN_MAX: usize = 64 * 1024;
+
+/// Bytes of a file of known hosts: ten thousand hosts.
+pub const KNOWN_HOSTS_LEN_MAX: usize = 1024 * 1024;
+
+/// How long another run may hold the file of known hosts, for which it needs a moment.
+pub const KNOWN_HOSTS_WAIT: Duration = Duration::from_secs(5);
+
+/// How soon it is asked for again.
+pub const KNOWN_HOSTS_POLL: Duration = Duration::from_millis(10);
+
 const _: () = {
     assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);
+    assert!(WINDOW_FRAMES_MAX * WIRE_REPLY_LEN_MAX <= REPLIES_LEN_MAX);
     assert!(CREATE_FRAMES_MAX <= REPLIES_LEN_MAX);
+    assert!(HAVE_BATCH_LEN + XATTRS_LEN_MAX + PATH_LEN_MAX + 256 < FRAME_LEN_MAX);
+    assert!(BLOCK_LEN.is_power_of_two());
+    assert!(XATTRS_LEN_MAX + PATH_LEN_MAX + 256 < FRAME_LEN_MAX);
     assert!(READ_LEN_MIN < BUFFER_LEN);
     assert!(WIRE_NAME_LEN_MAX + 32 < READ_LEN_MIN);
     assert!(WIRE_NAME_LEN_MAX <= LIST_LEN_MAX);
     assert!(BUFFER_LEN < INBOX_LEN_MAX);
-    assert!(PATH_LEN_MAX + REASON_LEN_MAX + 64 < PIPE_FRAME_LEN_MAX);
-    assert!(ADDRESSES_MAX * 64 + 3 * PATH_LEN_MAX < PIPE_FRAME_LEN_MAX);
+    assert!(PATH_LEN_MAX + REASON_LEN_MAX + 64 < FRAME_LEN_MAX);
+    assert!(ADDRESSES_MAX * 64 + 3 * PATH_LEN_MAX < FRAME_LEN_MAX);
+    assert!(TLS_HANDSHAKE_LEN_MAX <= TLS_INCOMING_LEN);
+    assert!(TLS_WRITE_LEN.is_multiple_of(TLS_PLAIN_LEN_MAX));
 };

@@ -9,6 +9,10 @@ use std::path::Path;
 
 use crate::limits::{NAME_LEN_MAX, NAME_SHOWN_LEN_MAX, PATH_LEN_MAX};
 
+/// How the names of files begin that are still being received: no name in a path may begin so, so
+/// that nobody asks for such a file, or puts something else in its place.
+pub const TEMP_PREFIX: &[u8] = b".ptf-";
+
 /// A path below a root: names joined by `/`, with no `.`, no `..`, no empty name and no NUL.
 /// The empty path is the root itself.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,6 +39,9 @@ pub enum PathError {
     /// More than [`PATH_LEN_MAX`] bytes.
     #[error("the path is longer than {PATH_LEN_MAX} bytes")]
     TooLong,
+    /// A name that begins with [`TEMP_PREFIX`].
+    #[error("a name in the path is a name that this program keeps for files being received")]
+    Reserved,
 }
 
 impl RemotePath {
@@ -114,6 +121,19 @@ impl RemotePath {
         }
     }
 
+    /// This path as it is called below `above`; `None` where it is not.
+    #[must_use]
+    pub fn strip(&self, above: &Self) -> Option<Self> {
+        if above.is_root() {
+            return Some(self.clone());
+        }
+        match self.0.strip_prefix(&above.0[..])? {
+            [] => Some(Self::root()),
+            [b'/', below @ ..] => Some(Self(below.into())),
+            _ => None,
+        }
+    }
+
     /// Is this the root itself?
     #[must_use]
     pub fn is_root(&self) -> bool {
@@ -143,6 +163,15 @@ impl RemotePath {
             None => (Self::root(), OsStr::from_bytes(&self.0)),
         })
     }
+
+    /// The same as bytes, where a copy would cost too much. The root has no name.
+    #[must_use]
+    pub fn split_bytes(&self) -> (&[u8], &[u8]) {
+        match self.0.iter().rposition(|&byte| byte == b'/') {
+            Some(slash) => (&self.0[..slash], &self.0[slash + 1..]),
+            None => (b"", &self.0),
+        }
+    }
 }
 
 fn check_name(name: &[u8]) -> Result<(), PathError> {
@@ -151,6 +180,7 @@ fn check_name(name: &[u8]) -> Result<(), PathError> {
         b"." | b".." => Err(PathError::Dots),
         _ if name.len() > NAME_LEN_MAX => Err(PathError::NameTooLong),
         _ if name.contains(&0) => Err(PathError::Nul),
+        _ if name.starts_with(TEMP_PREFIX) => Err(PathError::Reserved),
         _ => Ok(()),
     }
 }
@@ -219,7 +249,9 @@ mod tests {
 
     #[test]
     fn parse_takes_one_spelling_only() {
-        for good in [&b"a"[..], b"a/b", b"...", b"\\..\\x", b"a b", b"-x", b"\xff\xfe", b"a\nb", b"*", b"..a", b"a.."] {
+        for good in
+            [&b"a"[..], b"a/b", b"...", b"\\..\\x", b"a b", b"-x", b"\xff\xfe", b"a\nb", b"*", b"..a", b"a..", b".ptf", b"a.ptf-"]
+        {
             assert_eq!(RemotePath::parse(good).unwrap().as_bytes(), good);
         }
         for (bad, why) in [
@@ -233,6 +265,8 @@ mod tests {
             (b"./x", PathError::Dots),
             (b"x/.", PathError::Dots),
             (b"a\0b", PathError::Nul),
+            (b".ptf-", PathError::Reserved),
+            (b"a/.ptf-x/b", PathError::Reserved),
         ] {
             assert_eq!(RemotePath::parse(bad), Err(why), "{}", Escaped(bad));
         }

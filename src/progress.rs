@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::limits::FAILURES_KEPT_MAX;
 use crate::path::RemotePath;
@@ -23,15 +24,152 @@ impl Counter {
     }
 }
 
+/// Time that only grows, of one thread or of many together.
+#[derive(Debug, Default)]
+pub struct Timer(AtomicU64);
+
+impl Timer {
+    /// Adds `time`.
+    pub fn add(&self, time: Duration) {
+        self.0.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Adds the time until what this gives is dropped.
+    #[must_use]
+    pub fn start(&self) -> Running<'_> {
+        Running { timer: self, since: Instant::now() }
+    }
+
+    /// What was added so far.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A time that runs until this is dropped.
+#[derive(Debug)]
+pub struct Running<'a> {
+    timer: &'a Timer,
+    since: Instant,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.timer.add(self.since.elapsed());
+    }
+}
+
+/// Where the time of all connections went, at either end.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// Waiting for work: the walk, or what the other end has.
+    pub work: Timer,
+    /// Opening and reading files.
+    pub reading: Timer,
+    /// Digests at the sender.
+    pub digesting: Timer,
+    /// Writing to the network, encryption included, as far as this machine worked on it.
+    pub sending: Timer,
+    /// Writing to the network, as far as it was waiting for room.
+    pub blocked: Timer,
+    /// Waiting for answers.
+    pub answers: Timer,
+    /// The receiver: waiting for the network.
+    pub receiving: Timer,
+    /// The receiver: digests.
+    pub verifying: Timer,
+    /// The receiver: its file system.
+    pub writing: Timer,
+    /// What was told of it already.
+    told: Mutex<[Duration; 9]>,
+}
+
+impl Waits {
+    /// All, in the order of a chunk's way, each with its name.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, &Timer); 9] {
+        [
+            ("work", &self.work),
+            ("reading", &self.reading),
+            ("digesting", &self.digesting),
+            ("sending", &self.sending),
+            ("blocked", &self.blocked),
+            ("answers", &self.answers),
+            ("receiving", &self.receiving),
+            ("verifying", &self.verifying),
+            ("writing", &self.writing),
+        ]
+    }
+
+    /// The one of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Timer> {
+        self.all().into_iter().find(|(known, _)| *known == name).map(|(_, timer)| timer)
+    }
+
+    /// What a transfer's time went into, in hundredths of all, the largest first. What the sender
+    /// waits for the receiver goes to the receiver's disk as far as that was busy, and to the network
+    /// as far as the receiver was waiting, too.
+    #[must_use]
+    pub fn shares(&self) -> Vec<(&'static str, u64)> {
+        let seconds = |timers: &[&Timer]| timers.iter().map(|timer| timer.sum().as_secs_f64()).sum::<f64>();
+        let waited = seconds(&[&self.blocked, &self.answers]);
+        let (busy, idle) = (seconds(&[&self.verifying, &self.writing]), seconds(&[&self.receiving]));
+        let disk = if busy + idle > 0.0 { waited * busy / (busy + idle) } else { 0.0 };
+        let mut shares = vec![
+            ("reading", seconds(&[&self.work, &self.reading])),
+            ("sending", seconds(&[&self.digesting, &self.sending])),
+            ("the receiver's disk", disk),
+            ("the network", waited - disk),
+        ];
+        let all: f64 = shares.iter().map(|(_, share)| share).sum();
+        shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        let hundredths = |share: f64| if all > 0.0 { (share / all * 100.0).round() as u64 } else { 0 };
+        shares.into_iter().map(|(name, share)| (name, hundredths(share))).collect()
+    }
+
+    /// What was added to each since this was asked last, where that is worth a word.
+    #[must_use]
+    pub fn take_new(&self) -> Vec<(&'static str, Duration)> {
+        const WORTH: Duration = Duration::from_millis(1);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Vec::new();
+        for ((name, timer), told) in self.all().into_iter().zip(told.iter_mut()) {
+            let sum = timer.sum();
+            let more = sum.saturating_sub(*told);
+            if more >= WORTH {
+                new.push((name, more));
+                *told = sum;
+            }
+        }
+        new
+    }
+}
+
 /// How far a transfer is.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// Where the time went.
+    pub waits: Waits,
     /// Files found by the walk.
     pub found_files: Counter,
     /// Bytes of the files found.
     pub found_bytes: Counter,
+    /// Symbolic links, and further names of files, found by the walk.
+    pub found_links: Counter,
+    /// Names that the user's rules left out; what is in a folder left out was not looked at.
+    pub excluded: Counter,
+    /// Entries sent without their extended attributes, which could not be read or are too long.
+    pub without_xattrs: Counter,
     /// Files that are there, whole and confirmed.
     pub done_files: Counter,
+    /// Files that were there already, unchanged.
+    pub unchanged_files: Counter,
+    /// Bytes of those.
+    pub unchanged_bytes: Counter,
+    /// Links that are there.
+    pub done_links: Counter,
     /// Folders that are there.
     pub done_directories: Counter,
     /// Bytes confirmed.
@@ -82,5 +220,21 @@ impl Progress {
     #[must_use]
     pub fn failures(&self) -> Vec<Failure> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).kept.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_most_of_the_time_comes_first() {
+        let waits = Waits::default();
+        assert!(waits.shares().iter().all(|(_, share)| *share == 0));
+        waits.reading.add(Duration::from_secs(1));
+        waits.answers.add(Duration::from_secs(9));
+        waits.writing.add(Duration::from_secs(2));
+        waits.receiving.add(Duration::from_secs(1));
+        assert_eq!(waits.shares(), [("the receiver's disk", 60), ("the network", 30), ("reading", 10), ("sending", 0)]);
     }
 }

@@ -2,13 +2,22 @@
 //!
 //! A byte is copied twice by the kernel on either side and never by us: it is read into the buffer
 //! that is written from. No allocation, no decision, no logging happens here.
+//!
+//! Content travels plain, with one digest for all of it, or in blocks ([`payload`]) of which each is
+//! verified before it goes anywhere.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::time::{Duration, Instant};
 
-use crate::digest::{Digest, Hasher};
-use crate::limits::{BUFFER_LEN, READ_LEN_MIN};
+use rustix::fs::{SeekFrom, seek};
+
+use crate::digest::{Binding, Checksum, Digest, Hasher};
+use crate::limits::{BLOCK_LEN, BUFFER_LEN, OUTBOX_LEN, READ_LEN_MIN};
+use crate::protocol::v2::payload::{self, HOLE_LEN, MARK_LEN, Mark};
+use crate::subtrees::{Subtrees, value_of};
 
 /// Bytes on their way to a stream. Headers and content gather here, so that a small frame travels
 /// with its neighbours and a header with the first bytes after it.
@@ -17,11 +26,14 @@ pub struct Outbox {
     buffer: Box<[u8]>,
     len: usize,
     flushed_bytes: u64,
+    /// Time that writing took, and how much of that was work of this thread.
+    writing: Duration,
+    working: Duration,
 }
 
 impl Default for Outbox {
     fn default() -> Self {
-        Self { buffer: vec![0; BUFFER_LEN].into(), len: 0, flushed_bytes: 0 }
+        Self { buffer: vec![0; OUTBOX_LEN].into(), len: 0, flushed_bytes: 0, writing: Duration::ZERO, working: Duration::ZERO }
     }
 }
 
@@ -74,10 +86,22 @@ impl Outbox {
     /// # Errors
     /// Those of `stream`.
     pub fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
+        if self.len == 0 {
+            return Ok(());
+        }
+        let (before, cpu_before) = (Instant::now(), thread_time());
         stream.write_all(&self.buffer[..self.len])?;
+        self.writing += before.elapsed();
+        self.working += thread_time().saturating_sub(cpu_before);
         self.flushed_bytes += self.len as u64;
         self.len = 0;
         Ok(())
+    }
+
+    /// The time of writing since this was asked last: of work, and of waiting for room.
+    pub fn take_writing_times(&mut self) -> (Duration, Duration) {
+        let (writing, working) = (std::mem::take(&mut self.writing), std::mem::take(&mut self.working));
+        (working.min(writing), writing.saturating_sub(working))
     }
 
     /// Takes back all that was put in after `position`; false when some of it was written already.
@@ -88,6 +112,12 @@ impl Outbox {
         self.len = self.len.min(len);
         true
     }
+}
+
+/// The time that this thread has worked.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Bytes that came from a stream and were not used yet.
@@ -115,7 +145,7 @@ impl Inbox {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
             // What a long list needed is not kept for the life of the connection.
-            if self.buffer.len() > BUFFER_LEN {
+            if self.buffer.len() > OUTBOX_LEN {
                 self.buffer.truncate(BUFFER_LEN);
                 self.buffer.shrink_to_fit();
             }
@@ -146,6 +176,36 @@ impl Inbox {
         let len = stream.read(&mut self.buffer[self.end..])?;
         self.end += len;
         Ok(len)
+    }
+
+    /// Reads until `len` bytes are here, and makes them lie together. A large run is read to its end
+    /// and no further, so that what follows starts at the buffer's beginning and is never moved.
+    ///
+    /// # Errors
+    /// Those of `stream`; its end is an `UnexpectedEof`.
+    pub fn require(&mut self, stream: &mut impl Read, len: usize) -> io::Result<()> {
+        if self.bytes().len() >= len {
+            return Ok(());
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let wanted = len.max(BUFFER_LEN);
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; wanted];
+        } else if self.buffer.len() < wanted {
+            self.buffer.resize(wanted, 0);
+        }
+        let read_to = if len < READ_LEN_MIN { self.buffer.len() } else { len };
+        while self.end < len {
+            match stream.read(&mut self.buffer[self.end..read_to]) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => self.end += read?,
+            }
+        }
+        Ok(())
     }
 
     /// Gives the memory back where nothing is here: for connections that wait.
@@ -226,6 +286,224 @@ pub fn stream_to_file(
     Ok(hasher.finish())
 }
 
+/// A range of a file that travels in blocks.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The bytes of the file.
+    pub range: Range<u64>,
+    /// Bytes of the whole file.
+    pub size: u64,
+    /// Has it holes?
+    pub is_sparse: bool,
+    /// How blocks are verified.
+    pub checksum: Checksum,
+    /// What their digests are bound to.
+    pub binding: Binding,
+}
+
+impl Run {
+    fn is_whole(&self, offset: u64, len: u64) -> bool {
+        offset == 0 && len == self.size
+    }
+}
+
+/// How a source was read.
+#[derive(Debug)]
+pub enum Reading {
+    /// To the end of the range.
+    Whole,
+    /// It ended too early.
+    Short,
+    /// It could not be read.
+    Failed(io::Error),
+}
+
+/// Where the time of a pump went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    /// Reading or writing files.
+    pub file: Duration,
+    /// Digests.
+    pub digest: Duration,
+}
+
+/// Puts a range of `source` into `outbox` in blocks, which is written to `stream` when it is full.
+/// The last mark is left to the caller, who knows whether the source is still the same. BLAKE3
+/// values go to `subtrees` where they are wanted.
+///
+/// # Errors
+/// Those of the stream. A source that fails is no error here: the blocks before it are good.
+pub fn file_to_blocks(
+    source: &File, run: &Run, outbox: &mut Outbox, stream: &mut impl Write, times: &mut Times,
+    mut subtrees: Option<&mut Subtrees>,
+) -> io::Result<Reading> {
+    let mut offset = run.range.start;
+    let digest_len = run.checksum.digest_len();
+    while offset < run.range.end {
+        if run.is_sparse {
+            let hole_end = match hole_end(source, offset, run.range.end) {
+                Ok(end) => end,
+                Err(error) => return Ok(Reading::Failed(error)),
+            };
+            if hole_end > offset {
+                let len = hole_end - offset;
+                let (digest, _) = run.checksum.seal(run.binding.of_block(offset, len, true), offset, &[], false);
+                outbox.make_room(stream, MARK_LEN + HOLE_LEN + digest_len)?;
+                outbox.put(stream, &[Mark::Hole as u8])?;
+                outbox.put(stream, &len.to_be_bytes())?;
+                outbox.put(stream, &digest[..digest_len])?;
+                if let Some(subtrees) = &mut subtrees {
+                    add_zeros(subtrees, run, offset..hole_end);
+                }
+                offset = hole_end;
+                continue;
+            }
+        }
+        let len = payload::block_len(offset, run.range.end);
+        outbox.make_room(stream, MARK_LEN + len + digest_len)?;
+        let start = outbox.len;
+        outbox.buffer[start] = Mark::Data as u8;
+        let place = &mut outbox.buffer[start + MARK_LEN..start + MARK_LEN + len];
+        let before = Instant::now();
+        match read_whole(source, place, offset) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Reading::Short),
+            Err(error) => return Ok(Reading::Failed(error)),
+        }
+        let between = Instant::now();
+        let (at, is_whole) = (run.binding.of_block(offset, len as u64, false), run.is_whole(offset, len as u64));
+        let (digest, value) = run.checksum.seal(at, offset, place, is_whole);
+        if let Some(subtrees) = &mut subtrees {
+            subtrees.add(offset, len as u64, value.unwrap_or_else(|| value_of(offset, place, is_whole)));
+        }
+        times.file += between - before;
+        times.digest += between.elapsed();
+        outbox.len += MARK_LEN + len;
+        outbox.put(stream, &digest[..digest_len])?;
+        offset += len as u64;
+    }
+    Ok(Reading::Whole)
+}
+
+/// Ends a run of blocks: with the mark that says whether the source stayed the same.
+///
+/// # Errors
+/// Those of the stream.
+pub fn end_blocks(outbox: &mut Outbox, stream: &mut impl Write, is_same: bool) -> io::Result<()> {
+    outbox.put(stream, &[if is_same { Mark::Same } else { Mark::Void } as u8])
+}
+
+fn read_whole(source: &File, place: &mut [u8], offset: u64) -> io::Result<()> {
+    source.read_exact_at(place, offset)
+}
+
+/// Where the hole that `offset` is in ends, as far as whole blocks go; `offset` where there is none.
+fn hole_end(source: &File, offset: u64, end: u64) -> io::Result<u64> {
+    match seek(source, SeekFrom::Data(offset)) {
+        Ok(data) if data >= end => Ok(end),
+        Ok(data) => Ok((data - data % BLOCK_LEN as u64).max(offset)),
+        // No data from here to the end of the file.
+        Err(rustix::io::Errno::NXIO) => Ok(end),
+        // A file system that does not know of holes.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP) => Ok(offset),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn add_zeros(subtrees: &mut Subtrees, run: &Run, hole: Range<u64>) {
+    static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+    let mut offset = hole.start;
+    while offset < hole.end {
+        let len = payload::block_len(offset, hole.end);
+        subtrees.add(offset, len as u64, value_of(offset, &ZEROS[..len], run.is_whole(offset, len as u64)));
+        offset += len as u64;
+    }
+}
+
+/// One verified block.
+#[derive(Debug)]
+pub enum Block<'a> {
+    /// These bytes, at this offset.
+    Data(u64, &'a [u8]),
+    /// Nothing in this range.
+    Hole(Range<u64>),
+}
+
+/// How a run of blocks ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All of it came, and its source stayed the same.
+    Same,
+    /// Its source did not stay the same.
+    Void,
+    /// A block was not what its digest says. Those before it were.
+    Mismatched,
+}
+
+/// Takes a run of blocks from `inbox` and then from `stream`, and gives each to `take` once it is
+/// verified. Without a taker all is read and dropped, as it is after a block that is wrong.
+///
+/// # Errors
+/// Those of the stream; `InvalidData` where what comes is no run of blocks.
+pub fn blocks_to_file(
+    inbox: &mut Inbox, stream: &mut impl Read, run: &Run, times: &mut Times, mut take: Option<&mut dyn FnMut(Block<'_>)>,
+) -> io::Result<Ended> {
+    let digest_len = run.checksum.digest_len();
+    let mut offset = run.range.start;
+    let mut ended = Ended::Same;
+    loop {
+        inbox.require(stream, MARK_LEN)?;
+        let left = run.range.end - offset;
+        let (head_len, len, is_hole) = match Mark::decode(inbox.bytes()[0]).map_err(invalid)? {
+            Mark::Void => {
+                inbox.consume(MARK_LEN);
+                return Ok(Ended::Void);
+            }
+            Mark::Same if left == 0 => {
+                inbox.consume(MARK_LEN);
+                return Ok(ended);
+            }
+            Mark::Data if left > 0 => (MARK_LEN, payload::block_len(offset, run.range.end) as u64, false),
+            Mark::Hole if left > 0 => {
+                inbox.require(stream, MARK_LEN + HOLE_LEN)?;
+                let len = inbox.bytes()[MARK_LEN..].first_chunk().map_or(0, |len| u64::from_be_bytes(*len));
+                (MARK_LEN + HOLE_LEN, len, true)
+            }
+            _ => return Err(invalid("a mark where it can't be")),
+        };
+        let data_len = if is_hole { 0 } else { len as usize };
+        inbox.require(stream, head_len + data_len + digest_len)?;
+        let (data, digest) = inbox.bytes()[head_len..].split_at(data_len);
+        if take.is_some() && ended == Ended::Same {
+            let before = Instant::now();
+            let at = run.binding.of_block(offset, len, is_hole);
+            let (expected, _) = run.checksum.seal(at, offset, data, !is_hole && run.is_whole(offset, len));
+            let between = Instant::now();
+            times.digest += between - before;
+            if digest[..digest_len] != expected[..digest_len] {
+                if is_hole {
+                    return Err(invalid("a damaged hole"));
+                }
+                ended = Ended::Mismatched;
+            } else if let Some(take) = &mut take
+                && len <= left
+            {
+                take(if is_hole { Block::Hole(offset..offset + len) } else { Block::Data(offset, data) });
+                times.file += between.elapsed();
+            }
+        }
+        inbox.consume(head_len + data_len + digest_len);
+        if len == 0 || len > left {
+            return Err(invalid("a hole that leads out of its range"));
+        }
+        offset += len;
+    }
+}
+
+fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +533,7 @@ mod tests {
         outbox.flush(&mut written).unwrap();
         assert_eq!(written, b"kept");
         assert!(!outbox.take_back(position - 1));
-        outbox.put(&mut written, &vec![1; BUFFER_LEN + 1]).unwrap();
+        outbox.put(&mut written, &vec![1; OUTBOX_LEN + 1]).unwrap();
         assert!(!outbox.take_back(position));
     }
 }

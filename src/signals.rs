@@ -23,12 +23,14 @@ fn ignored_mask() -> u64 {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
-/// Sets `stop` at the first signal; returns at the second, when the program should end at once.
-pub fn forward(mut signals: Signals, stop: &Stop) {
+/// Sets `stop` at the first signal, having called `tell`; returns at the second, when the program should
+/// end at once.
+pub fn forward(mut signals: Signals, stop: &Stop, tell: impl Fn()) {
     for _ in signals.forever() {
         if stop.is_asked() {
             return;
         }
+        tell();
         stop.ask();
     }
 }

@@ -1,6 +1,7 @@
 //! All that a person sees: the bar, the log lines, the summary, the JSON object.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;
@@ -13,11 +14,15 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields as _, MakeWr
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::exit::Verdict;
+use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::stop::Stop;
 
 /// Time between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
+
+/// A run that was shorter was limited by its start.
+const LIMIT_AFTER: Duration = Duration::from_millis(200);
 
 /// How much to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +60,7 @@ impl Terminal {
         let bar = if loudness != Loudness::Quiet && io::stderr().is_terminal() {
             let template = "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()).with_style(style)
+            ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr()).with_style(style)
         } else {
             ProgressBar::hidden()
         };
@@ -75,7 +80,7 @@ impl Terminal {
             return;
         }
         while !done.wait(TICK) {
-            self.bar.set_length(progress.found_bytes.sum());
+            self.bar.set_length(progress.found_bytes.sum().max(1));
             self.bar.set_position(progress.done_bytes.sum());
             let failed = match progress.failed() {
                 0 => String::new(),
@@ -148,6 +153,8 @@ pub struct Report<'a> {
     pub error: Option<String>,
     /// Where it landed, in full.
     pub landed: &'a str,
+    /// The protocol that was spoken.
+    pub protocol: &'a str,
     /// What was done.
     pub progress: &'a Progress,
     /// How long it took.
@@ -165,11 +172,23 @@ impl Report<'_> {
         let _ = if as_json {
             writeln!(out, "{}", self.to_json())
         } else if loudness != Loudness::Quiet {
-            writeln!(out, "{self}")
+            writeln!(out, "{self}").and_then(|()| match self.limit() {
+                Some(limit) => writeln!(out, "{limit}"),
+                None => Ok(()),
+            })
         } else {
             Ok(())
         };
         let _ = out.flush();
+    }
+
+    /// What limited the run, if it was long enough for that to mean anything.
+    fn limit(&self) -> Option<String> {
+        let shares = self.progress.waits.shares();
+        let is_short = self.elapsed < LIMIT_AFTER || shares.iter().all(|(_, share)| *share == 0);
+        let [(first, share), rest @ ..] = &shares[..] else { return None };
+        let rest: Vec<String> = rest.iter().map(|(name, share)| format!("{name} {share} %")).collect();
+        (!is_short).then(|| format!("limited by {first}: {share} % of the time ({})", rest.join(", ")))
     }
 
     fn bytes_per_second(&self) -> u64 {
@@ -185,10 +204,14 @@ impl Report<'_> {
             "exit_code": self.verdict.code(),
             "error": self.error,
             "landed": self.landed,
-            "protocol": "v1",
+            "protocol": self.protocol,
             "files": progress.done_files.sum(),
+            "unchanged_files": progress.unchanged_files.sum(),
+            "excluded": progress.excluded.sum(),
             "folders": progress.done_directories.sum(),
+            "links": progress.done_links.sum(),
             "bytes": progress.done_bytes.sum(),
+            "unchanged_bytes": progress.unchanged_bytes.sum(),
             "found_files": progress.found_files.sum(),
             "found_bytes": progress.found_bytes.sum(),
             "repeated_bytes": progress.repeated_bytes.sum(),
@@ -197,6 +220,8 @@ impl Report<'_> {
             "connections": progress.connections.sum(),
             "lost_connections": progress.lost_connections.sum(),
             "processes": progress.processes.sum(),
+            "seconds_spent": progress.waits.all().iter().map(|(name, timer)| (*name, timer.sum().as_secs_f64())).collect::<HashMap<_, _>>(),
+            "limited_by": progress.waits.shares().iter().map(|(name, share)| json!({"what": name, "percent": share})).collect::<Vec<_>>(),
             "failed": progress.failed(),
             "failures": failures.iter().map(|failure| json!({"path": failure.path.to_string(), "reason": failure.reason})).collect::<Vec<_>>(),
         })
@@ -207,8 +232,21 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let progress = self.progress;
         let (files, folders, bytes) = (progress.done_files.sum(), progress.done_directories.sum(), progress.done_bytes.sum());
-        write!(f, "{}: {} and {}, {}", self.verdict.word(), count(files, "file"), count(folders, "folder"), BinaryBytes(bytes))?;
+        write!(f, "{}: {} and {}", self.verdict.word(), count(files, "file"), count(folders, "folder"))?;
+        match progress.done_links.sum() {
+            0 => {}
+            links => write!(f, ", {}", count(links, "link"))?,
+        }
+        write!(f, ", {}", BinaryBytes(bytes))?;
+        match progress.unchanged_files.sum() {
+            0 => {}
+            unchanged => write!(f, " ({} unchanged)", count(unchanged, "file"))?,
+        }
         write!(f, " in {:.2} s ({}/s) into {}", self.elapsed.as_secs_f64(), BinaryBytes(self.bytes_per_second()), self.landed)?;
+        match progress.excluded.sum() {
+            0 => {}
+            excluded => write!(f, "; {} left out as asked", count(excluded, "name"))?,
+        }
         match progress.failed() {
             0 => Ok(()),
             failed => write!(f, "; {} failed", count(failed, "entry").replace("entrys", "entries")),
@@ -220,14 +258,22 @@ fn count(number: u64, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Prints the line that says where a receiver listens: the first of its output.
+/// Prints what others wait for: where a receiver listens, in the first line of its output.
 ///
 /// # Errors
 /// Nobody reads it.
-pub fn print_listening(line: &str) -> io::Result<()> {
+pub fn print_lines(lines: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
     out.flush()
+}
+
+/// Prints a name that would be sent.
+pub fn print_would_send(path: &RemotePath) {
+    // A reader who left early has seen enough.
+    let _ = writeln!(io::stdout(), "{path}");
 }
 
 /// Prints what ended a program before it began.

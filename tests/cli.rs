@@ -47,7 +47,7 @@ fn flags_that_make_no_sense_end_with_2_and_say_which() {
     }
     expect_code(&mut send_command(), 2);
     expect_code(&mut recv_command(), 2);
-    expect_code(&mut send_to(1, place.path(), "a/../b", &[]), 2);
+    expect_code(&mut send_v1(1, place.path(), "a/../b", &[]), 2);
     assert!(!place.path().join("to").exists());
 }
 
@@ -182,13 +182,13 @@ fn json_is_one_object_with_the_outcome_however_it_ends() {
     assert_eq!((&complete["files"], &complete["bytes"], &complete["failed"]), (&1.into(), &7.into(), &0.into()));
     assert!(complete["seconds"].as_f64() > Some(0.0) && complete["landed"].as_str().unwrap().contains("to"));
 
-    std::os::unix::fs::symlink("file", place.path().join("from/li\nnk")).unwrap();
+    make_fifo(&place.path().join("from/li\nnk"));
     let partial = json(&expect_code(&mut copy(place.path(), &["--json", "-q"]), 3));
     assert_eq!((&partial["outcome"], &partial["files"], &partial["failed"]), (&"partial".into(), &1.into(), &1.into()));
     assert_eq!(partial["failures"][0]["path"], "li\\nnk");
-    assert!(partial["failures"][0]["reason"].as_str().unwrap().contains("symbolic link"));
+    assert!(partial["failures"][0]["reason"].as_str().unwrap().contains("a FIFO"));
 
-    let failed = json(&expect_code(&mut send_to(1, place.path(), "in", &["--json"]), 1));
+    let failed = json(&expect_code(&mut send_v1(1, place.path(), "in", &["--json"]), 1));
     assert_eq!((&failed["outcome"], &failed["files"]), (&"failed".into(), &0.into()));
     assert!(failed["error"].as_str().unwrap().contains("127.0.0.1:1"));
 }
@@ -240,25 +240,27 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 #[test]
 fn on_a_terminal_there_is_a_bar_and_messages_stay_readable() {
     let place = temp_dir();
-    // Long enough for some looks at the bar: holes cost nothing but time.
+    // Slow enough for some looks at the bar.
     let from = place.path().join("from");
-    write(&from.join("holes"), "");
-    assert!(Command::new("truncate").args(["-s", "300M"]).arg(from.join("holes")).status().unwrap().success());
-    std::os::unix::fs::symlink("holes", from.join("\x1b[31mlink")).unwrap();
+    write(&from.join("file"), noise(10 << 20, 1));
+    make_fifo(&from.join("\x1b[31mlink"));
     let mut command = Command::new("python3");
     command
         .args(["-c", ON_A_TERMINAL, env!("CARGO_BIN_EXE_send"), "--file"])
         .arg(&from)
         .arg("--remote_dir")
-        .arg(place.path().join("to"));
+        .arg(place.path().join("to"))
+        .args(["--bwlimit", "15M", "--length", "1M"]);
     let output = expect_code(command.env("TERM", "xterm"), 3);
     let shown = text(&output.stdout);
-    for word in ["MiB of 300.00 MiB", "MiB/s", "ETA", " of 1 files, 1 failed"] {
+    for word in ["MiB of 10.00 MiB", "MiB/s", "ETA", " of 1 files, 1 failed"] {
         assert!(shown.contains(word), "no '{word}' in {shown:?}");
     }
-    assert!(shown.contains("send: warning: \\u{1b}[31mlink: left out: a symbolic link"), "{shown:?}");
+    assert!(shown.contains("send: warning: \\u{1b}[31mlink: left out: a FIFO"), "{shown:?}");
     // The bar is gone when the summary comes.
-    assert!(shown.trim_end().lines().next_back().unwrap().contains("partial: 1 file and 0 folders, 300.00 MiB"), "{shown:?}");
+    let last: Vec<&str> = shown.trim_end().lines().rev().take(2).collect();
+    assert!(last[0].starts_with("limited by"), "{shown:?}");
+    assert!(last[1].contains("partial: 1 file and 0 folders, 10.00 MiB"), "{shown:?}");
 }
 
 #[test]

@@ -9,10 +9,7 @@ use std::path::Path;
 
 use common::*;
 use parallel_transfer::digest::Digest;
-use parallel_transfer::entry::Identity;
-use parallel_transfer::path::RemotePath;
-use parallel_transfer::protocol::v2::{Frame, Reply, Setup, Status, Write};
-use parallel_transfer::protocol::{Names, Request, v1, v2};
+use parallel_transfer::protocol::{Names, Request, v1};
 
 /// The byte runs of a file of hex: separated by blank lines, with comments.
 fn golden(name: &str) -> Vec<Vec<u8>> {
@@ -62,38 +59,4 @@ fn a_receiver_answers_the_golden_session_byte_for_byte() {
         assert_eq!(read_bytes(&stream, pair[1].len()), pair[1]);
     }
     assert_eq!(fs::read(recv.path("in/x")).unwrap(), b"hi\n");
-}
-
-#[test]
-fn v2_frames_are_as_documented() {
-    let frames = [
-        Frame::Setup(Setup {
-            addresses: vec!["127.0.0.1:9000".parse().unwrap(), "[fe80::1%3]:9000".parse().unwrap()],
-            thread_num: 3,
-            stall_ms: 120_000,
-            retry_ms: 30_000,
-            name_prefix: b"/in/".to_vec(),
-            is_tree: true,
-            source: b"/data".to_vec(),
-        }),
-        Frame::Write(Write {
-            ticket: 7,
-            alone: true,
-            path: RemotePath::parse(b"a/b").unwrap(),
-            identity: Identity { size: 100, mtime: (-1, 999_999_999), tag: std::array::from_fn(|index| index.to_be_bytes()[7]) },
-            range: 10..100,
-        }),
-        Frame::Reply(Reply { ticket: 7, status: Status::SourceFailed, reason: "geändert".to_owned() }),
-    ];
-    let golden = golden("v2.hex");
-    assert_eq!(golden.len(), frames.len());
-    for (frame, bytes) in frames.iter().zip(&golden) {
-        let mut encoded = Vec::new();
-        v2::encode(&mut encoded, frame);
-        assert_eq!(&encoded, bytes);
-        for len in 0..bytes.len() {
-            assert_eq!(v2::decode(&bytes[..len]), Ok(None));
-        }
-        assert_eq!(v2::decode(bytes), Ok(Some((frame.clone(), bytes.len()))));
-    }
 }

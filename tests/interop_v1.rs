@@ -21,7 +21,7 @@ fn a_v1_receiver_takes_writes_sent_ahead() {
     let log = target.path().join("log");
     let (_peer, port) = start_v1_peer(target.path(), &["--log", log.to_str().unwrap()]);
     let remote = target.path().join("in");
-    expect_code(&mut send_to(port, source.path(), &remote, &["--process_num", "1", "--thread_num", "1"]), 0);
+    expect_code(&mut send_v1(port, source.path(), &remote, &["--process_num", "1", "--thread_num", "1"]), 0);
     assert_same(source.path(), &remote);
     let writes = frames(&log, "wf");
     assert_eq!(writes.len(), 40);
@@ -37,7 +37,7 @@ fn a_tree_arrives_at_a_v1_receiver() {
     let (_peer, port) = start_v1_peer(target.path(), &[]);
     // The parents of the remote folder are missing: that receiver makes one level at a time.
     let remote = target.path().join("some/where/in");
-    expect_code(&mut send_to(port, source.path(), &remote, &["--length", "10000"]), 0);
+    expect_code(&mut send_v1(port, source.path(), &remote, &["--length", "10000"]), 0);
     assert_same(source.path(), &remote);
 }
 
@@ -48,11 +48,11 @@ fn a_single_file_arrives_at_a_v1_receiver_under_its_own_name() {
     let file = source.path().join("a file");
     write(&file, noise(1_000_000, 7));
     let (_peer, port) = start_v1_peer(target.path(), &[]);
-    expect_code(&mut send_to(port, &file, target.path().join("in"), &["--length", "99999"]), 0);
+    expect_code(&mut send_v1(port, &file, target.path().join("in"), &["--length", "99999"]), 0);
     assert_eq!(list(&target.path().join("in")), ["a file"]);
     assert_eq!(fs::read(target.path().join("in/a file")).unwrap(), noise(1_000_000, 7));
     // Relative to where that receiver was started.
-    expect_code(&mut send_to(port, &file, "rel/ative", &[]), 0);
+    expect_code(&mut send_v1(port, &file, "rel/ative", &[]), 0);
     assert_eq!(list(&target.path().join("rel")), ["ative", "ative/a file"]);
 }
 

@@ -67,7 +67,7 @@ fn silent_sockets_make_room_for_a_real_sender() {
         let mut recv = Recv::start_with(root.path(), flags);
         let silent: Vec<_> = (0..count).map(|_| recv.connect()).collect();
         let flags = ["--process_num", "2", "--thread_num", "3", "--length", "100000"];
-        expect_code(&mut send_to(recv.port, source.path(), "in", &flags), 0);
+        expect_code(&mut send_v1(recv.port, source.path(), "in", &flags), 0);
         assert_same(source.path(), &recv.path("in"));
         drop(silent);
         recv.expect_idle();
@@ -87,7 +87,7 @@ fn idle_connections_that_have_spoken_keep_their_place() {
         assert_eq!(read_bytes(stream, 1), b"0");
     }
     let silent: Vec<_> = (0..50).map(|_| recv.connect()).collect();
-    expect_code(&mut send_to(recv.port, source.path(), "in", &[]), 0);
+    expect_code(&mut send_v1(recv.port, source.path(), "in", &[]), 0);
     for stream in &mut spoke {
         stream.write_all(&cd("d")).unwrap();
         assert_eq!(read_bytes(stream, 1), b"0");
@@ -119,7 +119,7 @@ fn connections_reset_at_any_moment_leave_nothing_over() {
         }
     }
     recv.expect_idle();
-    expect_code(&mut send_to(recv.port, source.path(), "in", &[]), 0);
+    expect_code(&mut send_v1(recv.port, source.path(), "in", &[]), 0);
     assert_same(source.path(), &recv.path("in"));
     recv.expect_idle();
 }
@@ -134,7 +134,7 @@ fn twenty_senders_at_once_are_all_served() {
         for index in 0..20 {
             let (port, source) = (recv.port, source.path());
             let flags: &[&str] = if index % 2 == 0 { &[] } else { &["--length", "50000", "--thread_num", "5"] };
-            scope.spawn(move || expect_code(&mut send_to(port, source, format!("in{index}"), flags), 0));
+            scope.spawn(move || expect_code(&mut send_v1(port, source, format!("in{index}"), flags), 0));
         }
     });
     for index in 0..20 {
@@ -153,7 +153,7 @@ fn more_senders_than_there_is_room_for_wait_their_turn() {
         for index in 0..4 {
             let (port, source) = (recv.port, source.path());
             let flags = ["--process_num", "1", "--thread_num", "1"];
-            scope.spawn(move || expect_code(&mut send_to(port, source, format!("in{index}"), &flags), 0));
+            scope.spawn(move || expect_code(&mut send_v1(port, source, format!("in{index}"), &flags), 0));
         }
     });
     for index in 0..4 {
@@ -179,7 +179,7 @@ fn absurd_wishes_are_cut_down_and_the_work_is_done() {
     ] {
         let (root, local) = (temp_dir(), temp_dir());
         let mut recv = Recv::start_with(root.path(), &["--max_connections", "18446744073709551615", "--drain", "99999999999d"]);
-        expect_code(&mut send_to(recv.port, source.path(), "in", flags), 0);
+        expect_code(&mut send_v1(recv.port, source.path(), "in", flags), 0);
         assert_same(source.path(), &recv.path("in"));
         recv.expect_idle();
         recv.process.signal("TERM");
@@ -204,7 +204,7 @@ fn wishes_that_make_no_sense_are_refused_as_usage() {
         ("--retry_for", &["0", "soon"]),
     ] {
         for value in values {
-            let output = expect_code(&mut send_to(recv.port, source.path(), "in", &[&format!("{flag}={value}")]), 2);
+            let output = expect_code(&mut send_v1(recv.port, source.path(), "in", &[&format!("{flag}={value}")]), 2);
             assert!(text(&output.stderr).contains(flag), "{}", text(&output.stderr));
         }
     }
@@ -218,7 +218,7 @@ fn two_hundred_connections_asked_for_are_opened_only_as_there_is_work() {
     write(&source.path().join("file"), vec![1; 32 << 20]);
     let mut recv = Recv::start(root.path());
     let flags = ["--process_num", "64", "--thread_num", "256", "--length", "64K", "--json"];
-    let output = expect_code(&mut send_to(recv.port, source.path(), "in", &flags), 0);
+    let output = expect_code(&mut send_v1(recv.port, source.path(), "in", &flags), 0);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(json["connections"].as_u64().unwrap() < 200, "{json}");
     assert_same(source.path(), &recv.path("in"));
@@ -235,7 +235,7 @@ fn hundreds_of_small_runs_in_a_row_leave_the_receiver_as_it_was() {
     let mut recv = Recv::start_with(root.path(), &["--quiet"]);
     let send = |from: u32, until: u32| {
         for index in from..until {
-            expect_code(&mut send_to(recv.port, source.path(), format!("in{}", index % 10), &["--quiet"]), 0);
+            expect_code(&mut send_v1(recv.port, source.path(), format!("in{}", index % 10), &["--quiet"]), 0);
         }
     };
     send(0, 50);
@@ -253,7 +253,7 @@ fn memory_stays_small_for_fifty_thousand_files() {
     let (source, root, local) = (memory_dir(), memory_dir(), memory_dir());
     make_empty_files(source.path(), 50_000);
     let mut recv = Recv::start(root.path());
-    let sender = peak_kib_of(&send_to(recv.port, source.path(), "in", &[]));
+    let sender = peak_kib_of(&send_v1(recv.port, source.path(), "in", &[]));
     assert!(sender < KIB_MAX, "send: {sender} KiB");
     assert!(recv.process.peak_kib() < KIB_MAX, "recv: {} KiB", recv.process.peak_kib());
     assert_eq!(walkdir::WalkDir::new(recv.path("in")).into_iter().count(), 50_051);
@@ -281,7 +281,7 @@ fn connections_that_trickle_do_not_hold_up_a_real_sender() {
             stream.write_all(&talk[at..=at]).unwrap();
         }
         if at == len / 2 {
-            expect_code(&mut send_to(recv.port, source.path(), "in", &[]), 0);
+            expect_code(&mut send_v1(recv.port, source.path(), "in", &[]), 0);
             assert_same(source.path(), &recv.path("in"));
         }
     }

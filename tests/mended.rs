@@ -18,7 +18,7 @@ fn a_worker_process_that_dies_while_the_queue_is_empty_gives_back_what_it_held()
     fs::File::create(&file).unwrap().set_len(512 << 20).unwrap();
     let recv = Recv::start(root.path());
     // Two chunks: one for the first process, one for the child, and none that waits.
-    let mut command = send_to(recv.port, &file, "in", &["--length", "256M", "--process_num", "2", "--thread_num", "1", "--json"]);
+    let mut command = send_v1(recv.port, &file, "in", &["--length", "256M", "--process_num", "2", "--thread_num", "1", "--json"]);
     let mut sender = Sender(command.stdout(std::process::Stdio::null()).spawn().unwrap());
     let landing = recv.path("in/holes");
     wait_until("the child writes", || fs::metadata(&landing).is_ok_and(|metadata| metadata.len() > 256 << 20));

@@ -1,31 +1,51 @@
-//! One stream to a receiver that writes are sent over: ahead of their answers, which come in order.
+//! One stream to a receiver that ranges are sent over: ahead of their answers, which come in order.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::ops::Range;
 
 use super::live::Registered;
+use super::outcome::{Outcome, Wait};
 use super::plan::Chunk;
-use super::queue::{Outcome, Wait};
 use super::source::identify;
 use crate::digest::Digest;
-use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLY_LEN_MAX, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::entry::FileMeta;
+use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
-use crate::protocol::v1;
-use crate::pump::{self, Outbox, PumpError};
+use crate::path::RemotePath;
+use crate::progress::Waits;
+use crate::protocol::{Answer, Payload, Reply, Session, Status};
+use crate::pump::{self, Outbox, PumpError, Reading, Run, Times};
+use crate::subtrees::Subtrees;
 
 /// A stream and what was sent over it without an answer yet.
 #[derive(Debug)]
 pub(super) struct Connection<'a> {
     stream: Registered<'a>,
+    session: &'a Session,
+    wants_subtrees: bool,
+    waits: &'a Waits,
     outbox: Outbox,
     header: Vec<u8>,
-    unanswered: VecDeque<(Chunk, Digest)>,
-    /// Bytes of an answer that is not complete.
+    /// Replies to what came first that are due still.
+    starting: usize,
+    unanswered: VecDeque<Unanswered>,
+    /// Bytes of answers that were not taken yet.
     answer: Vec<u8>,
     /// Bytes that were written when answers were last looked for.
     looked_at: u64,
+}
+
+/// A range that was sent.
+#[derive(Debug)]
+struct Unanswered {
+    chunk: Chunk,
+    /// The MD5 of what travelled plain.
+    digest: Digest,
+    /// Why it was voided.
+    void: Option<Outcome>,
 }
 
 /// How sending a chunk went.
@@ -41,21 +61,31 @@ pub(super) enum Sent {
     Broken(io::Error),
 }
 
+const NO_DIGEST: Digest = Digest([0; 16]);
+
 impl<'a> Connection<'a> {
     /// A connection over a new stream.
     #[must_use]
-    pub(super) fn new(stream: Registered<'a>) -> Self {
-        Self {
+    pub(super) fn new(stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, waits: &'a Waits) -> Self {
+        let mut connection = Self {
             stream,
+            session,
+            wants_subtrees,
+            waits,
             outbox: Outbox::default(),
             header: Vec::new(),
+            starting: 0,
             unanswered: VecDeque::new(),
             answer: Vec::new(),
             looked_at: 0,
-        }
+        };
+        connection.starting = session.encode_start(&mut connection.header);
+        // It fits in an empty buffer: nothing is written yet.
+        let _ = connection.outbox.put(&mut *connection.stream, &connection.header);
+        connection
     }
 
-    /// Writes without an answer.
+    /// Ranges without an answer.
     #[must_use]
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered.len()
@@ -67,15 +97,57 @@ impl<'a> Connection<'a> {
         self.unanswered.len() < WINDOW_FRAMES_MAX
     }
 
-    /// Sends a chunk of `file` under `name`. What is small may wait for its neighbours until
-    /// [`Connection::flush`].
-    pub(super) fn send(&mut self, chunk: Chunk, name: &[u8], file: &File) -> Sent {
+    /// Sends a chunk of `file`. What is small may wait for its neighbours until
+    /// [`Connection::wait`].
+    pub(super) fn send(&mut self, mut chunk: Chunk, file: &File) -> Sent {
         self.header.clear();
-        v1::encode_write(&mut self.header, name, &chunk.range);
+        let payload = self.session.encode_range(&mut self.header, &chunk.file.path, &chunk.file.meta, &chunk.range);
+        let sent = match payload {
+            Payload::Plain => return self.send_plain(chunk, file),
+            Payload::Blocks(checksum, binding) => {
+                let meta = &chunk.file.meta;
+                let (size, is_sparse) = (meta.identity.size, meta.is_sparse);
+                self.send_blocks(&mut chunk, file, &Run { range: 0..0, size, is_sparse, checksum, binding })
+            }
+        };
+        self.note_writing();
+        let (void, sent) = match sent {
+            Ok(void) => (void, Sent::Away),
+            Err(error) => (None, Sent::Broken(error)),
+        };
+        self.unanswered.push_back(Unanswered { chunk, digest: NO_DIGEST, void });
+        sent
+    }
+
+    /// Sends a chunk in blocks; says why it does not count, if it does not.
+    fn send_blocks(&mut self, chunk: &mut Chunk, file: &File, run: &Run) -> io::Result<Option<Outcome>> {
+        let run = Run { range: chunk.range.clone(), ..run.clone() };
+        let mut times = Times::default();
+        let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(run.size));
+        self.outbox.put(&mut *self.stream, &self.header)?;
+        let read = pump::file_to_blocks(file, &run, &mut self.outbox, &mut *self.stream, &mut times, subtrees.as_mut());
+        self.waits.reading.add(times.file);
+        self.waits.digesting.add(times.digest);
+        let void = match read? {
+            Reading::Failed(error) => Some(Outcome::SourceFailed(format!("can't be read: {error}"))),
+            Reading::Short => Some(Outcome::Changed),
+            Reading::Whole => match file.metadata() {
+                Ok(metadata) if identify(&metadata) == chunk.file.meta.identity => None,
+                Ok(_) => Some(Outcome::Changed),
+                Err(error) => Some(Outcome::SourceFailed(format!("can't be read: {error}"))),
+            },
+        };
+        pump::end_blocks(&mut self.outbox, &mut *self.stream, void.is_none())?;
+        chunk.subtrees = subtrees.filter(|_| void.is_none()).map(|subtrees| subtrees.iter().collect()).unwrap_or_default();
+        Ok(void)
+    }
+
+    fn send_plain(&mut self, chunk: Chunk, file: &File) -> Sent {
         let stream = &mut *self.stream;
+        let unanswered = |chunk, digest| Unanswered { chunk, digest, void: None };
         let first_len = self.header.len() + usize::try_from(chunk.bytes()).unwrap_or(usize::MAX).min(READ_LEN_MIN);
         if let Err(error) = self.outbox.make_room(stream, first_len) {
-            self.unanswered.push_back((chunk, Digest([0; 16])));
+            self.unanswered.push_back(unanswered(chunk, NO_DIGEST));
             return Sent::Broken(error);
         }
         let position = self.outbox.position();
@@ -86,8 +158,8 @@ impl<'a> Connection<'a> {
             .and_then(|()| pump::file_to_stream(file, chunk.range.start, chunk.bytes(), &mut self.outbox, stream));
         let reason = match pumped {
             Ok(digest) => match file.metadata() {
-                Ok(metadata) if identify(&metadata) == chunk.file.identity => {
-                    self.unanswered.push_back((chunk, digest));
+                Ok(metadata) if identify(&metadata) == chunk.file.meta.identity => {
+                    self.unanswered.push_back(unanswered(chunk, digest));
                     return Sent::Away;
                 }
                 Ok(_) => "changed while it was sent".to_owned(),
@@ -98,19 +170,28 @@ impl<'a> Connection<'a> {
             }
             Err(PumpError::File(error)) => format!("can't be read: {error}"),
             Err(PumpError::Stream(error)) => {
-                self.unanswered.push_back((chunk, Digest([0; 16])));
+                self.unanswered.push_back(unanswered(chunk, NO_DIGEST));
                 return Sent::Broken(error);
             }
         };
         if self.outbox.take_back(position) { Sent::Kept(chunk, reason) } else { Sent::Spoiled(chunk, reason) }
     }
 
-    /// Writes out what waits for neighbours.
+    /// Writes out what waits for neighbours, then waits for answers; gives their number.
     ///
     /// # Errors
-    /// Those of the stream.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.outbox.flush(&mut *self.stream)
+    /// As [`Connection::receive`].
+    pub(super) fn wait(&mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<usize> {
+        self.outbox.flush(&mut *self.stream)?;
+        self.note_writing();
+        let _waiting = self.waits.answers.start();
+        self.receive(Wait::Yes, report)
+    }
+
+    fn note_writing(&mut self) {
+        let (working, waiting) = self.outbox.take_writing_times();
+        self.waits.sending.add(working);
+        self.waits.blocked.add(waiting);
     }
 
     /// Is it time to look for answers, because more was written since the last look?
@@ -119,14 +200,15 @@ impl<'a> Connection<'a> {
         self.outbox.flushed_bytes() > self.looked_at
     }
 
-    /// Takes in the answers that are here, or waits for some; reports what became of each write, and
+    /// Takes in the answers that are here, or waits for some; reports what became of each range, and
     /// gives their number.
     ///
     /// # Errors
-    /// Those of the stream; a close is an `UnexpectedEof`, an answer to nothing is `InvalidData`.
+    /// Those of the stream; a close is an `UnexpectedEof`, an answer to nothing is `InvalidData`, a
+    /// refusal of the whole connection `PermissionDenied`.
     pub(super) fn receive(&mut self, wait: Wait, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<usize> {
         self.looked_at = self.outbox.flushed_bytes();
-        let mut bytes = [0; WINDOW_FRAMES_MAX * REPLY_LEN_MAX];
+        let mut bytes = [0; ANSWERS_LEN];
         let len = if wait == Wait::Yes {
             self.read_patiently(&mut bytes)?
         } else {
@@ -139,26 +221,45 @@ impl<'a> Connection<'a> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.answer.extend_from_slice(&bytes[..len]);
-        let whole = self.answer.len() / REPLY_LEN_MAX * REPLY_LEN_MAX;
-        let mut outcomes = Vec::with_capacity(whole / REPLY_LEN_MAX);
-        let answers = self.answer[..whole].chunks_exact(REPLY_LEN_MAX);
-        for (answer, (chunk, digest)) in answers.zip(std::iter::from_fn(|| self.unanswered.pop_front())) {
-            outcomes.push((chunk, if answer == digest.to_hex() { Outcome::Confirmed } else { Outcome::Mismatched }));
-        }
+        let mut outcomes = Vec::new();
+        let taken = self.take_answers(&mut outcomes);
         let answered = outcomes.len();
-        self.answer.drain(..whole);
         if !outcomes.is_empty() {
             report(outcomes);
         }
-        if answered * REPLY_LEN_MAX < whole {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "an answer to nothing that was asked"));
+        taken.map(|()| answered)
+    }
+
+    /// Takes all whole answers; what they say is in `outcomes` even on an error.
+    fn take_answers(&mut self, outcomes: &mut Vec<(Chunk, Outcome)>) -> io::Result<()> {
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let mut at = 0;
+        loop {
+            let digest = self.unanswered.front().map_or(NO_DIGEST, |unanswered| unanswered.digest);
+            let decoded = self.session.decode_reply(&self.answer[at..], &digest).map_err(|error| invalid(error.to_string()))?;
+            let Some((reply, len)) = decoded else { break };
+            at += len;
+            match reply {
+                Reply::Heartbeat => {}
+                Reply::Welcome { .. } if self.starting == 2 => self.starting = 1,
+                Reply::Answer(Answer { status: Status::Stored, .. }) if self.starting == 1 => self.starting = 0,
+                Reply::Refused(why) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+                Reply::Answer(answer) if self.starting == 0 => {
+                    let Some(unanswered) = self.unanswered.pop_front() else {
+                        return Err(invalid("an answer to nothing that was asked".to_owned()));
+                    };
+                    outcomes.push(outcome_of(unanswered, answer));
+                }
+                _ => return Err(invalid("a reply out of turn".to_owned())),
+            }
         }
-        Ok(answered)
+        self.answer.drain(..at);
+        Ok(())
     }
 
     /// Reads, and waits longer than for one stall where much was sent: it may still be on its way.
     fn read_patiently(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let sent: u64 = self.unanswered.iter().map(|(chunk, _)| chunk.bytes()).sum();
+        let sent: u64 = self.unanswered.iter().map(|unanswered| unanswered.chunk.bytes()).sum();
         let mut stalls_left = sent.min(SOCKET_BUFFER_LEN_MAX) / SLOW_BYTES_MIN;
         loop {
             match self.stream.read(bytes) {
@@ -171,16 +272,16 @@ impl<'a> Connection<'a> {
     /// Ends a connection that can't be written to any more: takes in what answers still come, then
     /// gives back what has none, oldest first.
     #[must_use]
-    pub(super) fn abandon(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> VecDeque<(Chunk, Digest)> {
+    pub(super) fn abandon(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> Vec<Chunk> {
         self.stream.handle().shutdown(Shutdown::Write);
         while !self.unanswered.is_empty() && self.receive(Wait::Yes, report).is_ok() {}
-        self.unanswered
+        self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect()
     }
 
     /// Ends a connection that broke: takes in what answers are here already, then gives back what
     /// has none, oldest first.
     #[must_use]
-    pub(super) fn give_up(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> VecDeque<(Chunk, Digest)> {
+    pub(super) fn give_up(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> Vec<Chunk> {
         let mut before = usize::MAX;
         while self.unanswered.len() < before {
             before = self.unanswered.len();
@@ -188,23 +289,44 @@ impl<'a> Connection<'a> {
                 break;
             }
         }
-        self.unanswered
+        self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect()
     }
 }
 
-/// Does the receiver take writes to the file called `name`? Asks by writing nothing to it.
+/// Bytes of answers that are read at once.
+const ANSWERS_LEN: usize = 16 * 1024;
+
+fn outcome_of(unanswered: Unanswered, answer: Answer) -> (Chunk, Outcome) {
+    let Unanswered { chunk, void, .. } = unanswered;
+    let outcome = match answer.status {
+        Status::Refused => Outcome::Denied(answer.reason),
+        // Whatever came before the mark: this range does not count.
+        _ if void.is_some() => void.unwrap_or(Outcome::Changed),
+        Status::Voided | Status::Mismatched => Outcome::Mismatched,
+        Status::Stored => Outcome::Stored,
+        Status::Published | Status::Had => Outcome::Whole(Some(answer.reason).filter(|reason| !reason.is_empty())),
+    };
+    (chunk, outcome)
+}
+
+/// Does the receiver take ranges of the file at `path`? Asks by writing nothing to it.
 ///
 /// # Errors
 /// Those of the stream; a close is not one, but an answer.
-pub(super) fn is_known(mut stream: Stream, name: &[u8]) -> io::Result<bool> {
+pub(super) fn is_known(mut stream: Stream, session: &Session, path: &RemotePath) -> io::Result<bool> {
     let mut frame = Vec::new();
-    v1::encode_write(&mut frame, name, &(0..0));
+    let nothing: Range<u64> = 0..0;
+    session.encode_range(&mut frame, path, &FileMeta::empty(), &nothing);
     stream.handle().limit_waits(DIAL_TIMEOUT)?;
     stream.write_all(&frame)?;
-    let mut answer = [0; REPLY_LEN_MAX];
-    match stream.read_exact(&mut answer) {
-        Ok(()) => Ok(answer == Digest::of(b"").to_hex()),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+    let (mut bytes, mut answer) = ([0; ANSWERS_LEN], Vec::new());
+    loop {
+        if let Ok(Some((reply, _))) = session.decode_reply(&answer, &Digest::of(b"")) {
+            return Ok(matches!(reply, Reply::Answer(Answer { status: Status::Stored, .. })));
+        }
+        match stream.read(&mut bytes)? {
+            0 => return Ok(false),
+            len => answer.extend_from_slice(&bytes[..len]),
+        }
     }
 }

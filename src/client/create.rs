@@ -14,14 +14,13 @@ use super::Remote;
 use super::live::{Live, Registered};
 use super::plan::Sending;
 use super::queue::Queue;
-use super::worker::wire_name;
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, FileMeta, Kind};
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX,
 };
 use crate::net::dial::Dialer;
 use crate::net::{self, Stream};
-use crate::path::Escaped;
+use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
 use crate::protocol::v1;
 use crate::pump::Outbox;
@@ -88,7 +87,7 @@ impl Creator<'_> {
     /// Asks again for all that was not answered.
     fn send_all(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
         for asked in &line.asked {
-            put(&self.frame(asked), &mut line.outbox, &mut line.stream)?;
+            line.outbox.put(&mut *line.stream, &self.frame(asked))?;
         }
         Ok(())
     }
@@ -112,7 +111,7 @@ impl Creator<'_> {
                     let frame = self.frame(&asked);
                     // In its place before it is sent: what breaks half-way is asked again.
                     line.asked.push_back(asked);
-                    put(&frame, &mut line.outbox, &mut line.stream)?;
+                    line.outbox.put(&mut *line.stream, &frame)?;
                 }
                 if line.outbox.waiting_len() < CREATE_FLUSH_LEN {
                     continue;
@@ -194,9 +193,11 @@ impl Creator<'_> {
             Asked::Entry(entry) if answer == v1::FAILED => {
                 super::leave_out(self.progress, &entry.path, "could not be created by the receiver, whose log says why");
             }
-            Asked::Entry(Entry { path, kind, .. }) => match kind {
+            Asked::Entry(Entry { path, kind, attributes }) => match kind {
                 Kind::File { identity, .. } if identity.size == 0 => self.progress.done_files.add(1),
-                Kind::File { identity, .. } => return Ok(After::Queue(Sending::new(path, identity))),
+                Kind::File { identity, is_sparse } => {
+                    return Ok(After::Queue(Sending::new(path, FileMeta { identity, attributes, is_sparse })));
+                }
                 _ => self.progress.done_directories.add(1),
             },
         }
@@ -234,7 +235,7 @@ impl Creator<'_> {
     fn make_one(&self, line: &mut Line<'_>, directory: &[u8]) -> Result<bool, Trouble> {
         let mut frame = Vec::new();
         v1::encode_make_directory(&mut frame, directory);
-        put(&frame, &mut line.outbox, &mut line.stream)?;
+        line.outbox.put(&mut *line.stream, &frame)?;
         line.outbox.flush(&mut *line.stream)?;
         Ok(self.read_answer(line)? == v1::DONE)
     }
@@ -304,6 +305,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-fn put(frame: &[u8], outbox: &mut Outbox, stream: &mut Stream) -> io::Result<()> {
-    outbox.put(stream, frame)
+/// What an entry is called on the wire.
+fn wire_name(prefix: &[u8], path: &RemotePath) -> Vec<u8> {
+    [prefix, path.as_bytes()].concat()
 }

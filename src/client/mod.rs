@@ -1,16 +1,22 @@
 //! The whole transfer: what the user asked for, and how it is done.
 //!
-//! walk → entries → creation at the receiver → queue → workers here and in child processes, each
-//! with a connection → confirmations → verdict.
+//! walk → entries → control connection → queue → workers here and in child processes, each with a
+//! connection → confirmations → verdict.
 
+mod announce;
 mod connection;
 mod create;
+mod filter;
+mod keep;
+mod links;
 mod live;
+mod outcome;
 mod plan;
 mod process;
 mod queue;
 mod source;
 mod walk;
+mod walker;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -19,33 +25,60 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+pub use announce::Refused;
+pub use filter::{Filter, Rule};
 pub use process::serve_parent;
 pub use source::lands_in_itself;
+pub use walk::Look;
 
-use crate::limits::{GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WALKED_MAX, WRITE_NUMBER_MAX};
+use crate::digest::Checksum;
+use crate::entry::Entry;
+use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WALKED_MAX, WRITE_NUMBER_MAX};
 use crate::net;
-use crate::net::dial::Dialer;
+use crate::net::dial::{DialError, Dialer};
+use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::protocol::v2::Setup;
+use crate::protocol::v2::pipe::Setup;
+use crate::protocol::{Open, Session, Token, Totals};
 use crate::stop::Stop;
+use announce::{Announcer, Line};
 use create::Creator;
 use live::Live;
+use outcome::{Event, Taken, Terms, Wait};
 use process::Process;
-use queue::{Event, Queue, Taken, Wait};
+use queue::Queue;
 use source::Source;
 use walk::Walk;
 use worker::Worker;
+
+/// A token, or another secret, that nobody can guess.
+///
+/// # Errors
+/// The system has no randomness to give.
+pub fn new_token() -> std::io::Result<Token> {
+    let mut token = [0; 32];
+    let mut filled = 0;
+    while filled < token.len() {
+        match rustix::rand::getrandom(&mut token[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            got => filled += got?,
+        }
+    }
+    Ok(Token(token))
+}
 
 /// What the user asked for.
 #[derive(Debug)]
 pub struct Job {
     /// The file or folder to send.
     pub file: PathBuf,
+    /// What is looked at in it.
+    pub look: Look,
     /// The receiver.
     pub dialer: Dialer,
-    /// Where it is to land.
-    pub remote: Remote,
+    /// Where it is to land, and how that is asked for.
+    pub target: Target,
     /// Bytes of a chunk at the most.
     pub length: u64,
     /// Processes that work at the most, this one included.
@@ -55,6 +88,37 @@ pub struct Job {
     /// The program to start further processes from; without one the threads of all processes are
     /// threads of this one.
     pub program: Option<PathBuf>,
+}
+
+/// Where a job lands.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// In a folder of a receiver whose files are created before they are written, in place.
+    InPlace(Remote),
+    /// In the folder of a session, whose files are published when they are whole.
+    Session(Open),
+}
+
+impl Target {
+    /// What connections that carry chunks say.
+    fn session(&self) -> Session {
+        match self {
+            Self::InPlace(remote) => Session::V1 { prefix: remote.prefix.clone() },
+            Self::Session(open) => Session::V2 { token: open.token, checksum: open.checksum },
+        }
+    }
+
+    /// The length of chunks where the user asked for `length`.
+    fn chunk_len(&self, length: u64) -> u64 {
+        match self {
+            Self::InPlace(_) => length.min(WRITE_NUMBER_MAX),
+            // BLAKE3 of a file comes from blocks that are aligned to it.
+            Self::Session(open) if open.checksum == Checksum::Blake3 => {
+                length.checked_next_multiple_of(BLOCK_LEN as u64).unwrap_or(u64::MAX / 2)
+            }
+            Self::Session(_) => length,
+        }
+    }
 }
 
 /// A folder at the receiver, as it is called on the wire.
@@ -85,29 +149,67 @@ impl Remote {
     }
 }
 
+/// Is this the error of a receiver that was not to be had for this job, before anything landed?
+#[must_use]
+pub fn is_refusal(error: &anyhow::Error) -> bool {
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Refused>() || cause.downcast_ref::<DialError>().is_some_and(DialError::is_refusal)
+    };
+    error.chain().any(refused)
+}
+
 /// Can `file` be sent at all?
 ///
 /// # Errors
 /// It is missing, unreadable, or neither a folder nor a regular file.
 pub fn check_source(file: &Path) -> anyhow::Result<()> {
-    Walk::of(file).map(drop)
+    Walk::of(file, Look::default()).map(drop)
+}
+
+/// Takes the BLAKE3 digest of a file.
+pub type NoteDigest<'a> = &'a (dyn Fn(&RemotePath, [u8; 32]) + Sync);
+
+/// What a job tells while it runs.
+pub struct Listener<'a> {
+    /// Where it lands, before the first byte is sent; none where the receiver does not say.
+    pub landing: &'a (dyn Fn(Option<&[u8]>) + Sync),
+    /// The BLAKE3 digest of each file that is there, where digests are wanted.
+    pub digest: Option<NoteDigest<'a>>,
+    /// What would be sent, where nothing is to be sent.
+    pub dry: Option<&'a (dyn Fn(&Entry) + Sync)>,
+}
+
+impl std::fmt::Debug for Listener<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// Does the job. What fails of single entries is in `progress`, and the rest goes on.
 ///
 /// # Errors
 /// What ends the whole run: the source or the receiver can't be reached, the receiver forgot the
-/// job, or the run was stopped.
-pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
-    let walk = Walk::of(&job.file)?;
+/// job, or the run was stopped. [`Refused`] where the receiver did not want the job.
+pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    let walk = Walk::of(&job.file, job.look.clone())?;
     let source = walk.source();
+    if let Target::InPlace(_) = &job.target {
+        (listener.landing)(None);
+    }
     let first = job.dialer.dial(stop).context("nothing was sent")?;
     progress.connections.add(1);
     progress.processes.add(1);
 
-    let queue = Queue::new(job.length.min(WRITE_NUMBER_MAX), progress);
+    let session = job.target.session();
+    let look = |path: &RemotePath| walk::look_again(&source, &job.look, path, progress);
+    let terms = Terms {
+        length: job.target.chunk_len(job.length),
+        is_whole_when_stored: session.is_whole_when_stored(),
+        look: &look,
+        note_digest: listener.digest,
+    };
+    let queue = Queue::new(terms, progress);
     let (live, done) = (Live::default(), Stop::new()?);
-    let creator = Creator { remote: &job.remote, dialer: &job.dialer, queue: &queue, progress, live: &live, stop };
     let take = |wait| match wait {
         Wait::Yes => queue.take().map_or(Taken::Finished, Taken::Chunk),
         Wait::No => queue.try_take(),
@@ -115,7 +217,8 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let report = |outcomes| queue.settle(outcomes);
     let worker = Worker {
         source: &source,
-        name_prefix: &job.remote.prefix,
+        session: &session,
+        wants_subtrees: listener.digest.is_some(),
         dialer: &job.dialer,
         take: &take,
         report: &report,
@@ -123,65 +226,184 @@ pub fn run(job: &Job, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
         live: &live,
         stop,
     };
-    let (give, entries) = crossbeam_channel::bounded(WALKED_MAX);
+    let crew = Crew { job, listener, queue: &queue, worker };
     let ended = thread::scope(|scope| {
-        let drive = || {
-            named(scope, "watch", || {
-                net::wait_either(stop, &done);
-                if stop.is_asked() {
-                    queue.abort();
-                    live.shut_down();
-                }
-            })?;
-            named(scope, "walk", move || walk.run(&give, progress))?;
-            let control = named(scope, "control", || {
-                let created = creator.run(first, &entries);
-                drop(entries);
-                if created.is_ok() {
-                    queue.close();
-                } else {
-                    queue.abort();
-                }
-                created
-            })?;
-            let worked = start_workers(scope, job, &source, &queue, worker, progress);
-            if worked.is_err() {
-                queue.abort();
-            }
-            // All is done, or nothing more is to be done: nobody uses a stream any more.
-            live.shut_down();
-            let created = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
-            worked.map(|()| created)
-        };
-        let ended = drive();
+        let ended = crew.work(scope, walk, first, &done);
         queue.abort();
         done.ask();
         ended
     });
     anyhow::ensure!(!stop.is_asked(), "stopped{}", missing(&queue, progress));
-    let not_finished = |error: anyhow::Error| error.context(format!("not finished{}", missing(&queue, progress)));
-    let created = ended.map_err(not_finished)?;
-    match queue.refusal() {
-        Some(refusal) if refusal.of_all => {
-            anyhow::bail!("the receiver takes no more, its log says why ({}){}", refusal.why, missing(&queue, progress))
+    crew.conclude(ended)
+}
+
+/// All that work on a run.
+#[derive(Clone, Copy)]
+struct Crew<'a> {
+    job: &'a Job,
+    listener: &'a Listener<'a>,
+    queue: &'a Queue<'a>,
+    worker: Worker<'a>,
+}
+
+/// The control connection of a run, once it is open.
+enum Control<'a> {
+    Create(&'a Remote, net::Stream),
+    Announce(Announcer<'a>, Box<Line<'a>>),
+}
+
+/// What the receiver said at the end, where it says something, or why it could not be asked.
+type LastWord = anyhow::Result<Option<Totals>>;
+
+impl<'a> Crew<'a> {
+    /// Sees the run to its end.
+    ///
+    /// # Errors
+    /// The receiver was lost to all workers, or did not want the job.
+    fn work<'scope>(
+        &'a self, scope: &'scope Scope<'scope, 'a>, walk: Walk, first: net::Stream, done: &'a Stop,
+    ) -> anyhow::Result<LastWord> {
+        let Worker { progress, stop, live, .. } = self.worker;
+        named(scope, "watch", || {
+            net::wait_either(stop, done);
+            if stop.is_asked() {
+                self.queue.abort();
+                live.shut_down();
+            }
+        })?;
+        let control = match &self.job.target {
+            Target::InPlace(remote) => Control::Create(remote, first),
+            Target::Session(open) => {
+                let announcer = self.announcer(open);
+                let line = announcer.start(first)?;
+                (self.listener.landing)(Some(&line.landed));
+                Control::Announce(announcer, Box::new(line))
+            }
+        };
+        let (give, entries) = crossbeam_channel::bounded(WALKED_MAX);
+        named(scope, "walk", move || walk.run(&give, progress))?;
+        let control = named(scope, "control", move || {
+            let announced = match control {
+                Control::Create(remote, stream) => self.creator(remote).run(stream, &entries).map(|()| None),
+                Control::Announce(announcer, mut line) => announcer.run(&mut line, &entries).map(|()| Some((announcer, line))),
+            };
+            drop(entries);
+            if announced.is_ok() {
+                self.queue.close();
+            } else {
+                self.queue.abort();
+            }
+            announced
+        })?;
+        let worked = self.start_workers(scope);
+        if worked.is_err() {
+            self.queue.abort();
+            // All is lost: nobody uses a stream any more.
+            live.shut_down();
         }
-        Some(refusal) if !remembers(job, &refusal.known, stop) => {
-            anyhow::bail!(
-                "the receiver does not know the files of this run any more: was it restarted?{}",
-                missing(&queue, progress)
-            )
-        }
-        _ => created.map_err(not_finished)?,
+        let announced = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
+        worked?;
+        let last_word = announced.and_then(|line| match line {
+            Some((announcer, mut line)) if !self.queue.is_aborted() => announcer.finish(&mut line).map(Some),
+            _ => Ok(None),
+        });
+        live.shut_down();
+        Ok(last_word)
     }
-    let (found, sent) = (progress.found_files.sum(), progress.done_files.sum());
-    anyhow::ensure!(sent == found || progress.failed() > 0, "{sent} of {found} files were confirmed, and none failed");
-    Ok(())
+
+    fn creator(&self, remote: &'a Remote) -> Creator<'a> {
+        let Worker { dialer, progress, live, stop, .. } = self.worker;
+        Creator { remote, dialer, queue: self.queue, progress, live, stop }
+    }
+
+    fn announcer(&self, open: &'a Open) -> Announcer<'a> {
+        let Worker { source, dialer, progress, live, stop, .. } = self.worker;
+        let Listener { digest, dry, .. } = *self.listener;
+        Announcer { open, source, dialer, queue: self.queue, progress, live, stop, digest, dry }
+    }
+
+    /// The one place where a run is said to have gone well.
+    fn conclude(&self, ended: anyhow::Result<LastWord>) -> anyhow::Result<()> {
+        let Worker { progress, session, stop, .. } = self.worker;
+        let not_finished = |error: anyhow::Error| {
+            if error.is::<Refused>() { error } else { error.context(format!("not finished{}", missing(self.queue, progress))) }
+        };
+        let last_word = ended.map_err(not_finished)?;
+        match self.queue.refusal() {
+            Some(refusal) if refusal.of_all => {
+                anyhow::bail!("the receiver takes no more, its log says why ({}){}", refusal.why, missing(self.queue, progress))
+            }
+            Some(refusal) if session.is_whole_when_stored() && !remembers(self.job, session, &refusal.known, stop) => {
+                anyhow::bail!(
+                    "the receiver does not know the files of this run any more: was it restarted?{}",
+                    missing(self.queue, progress)
+                )
+            }
+            _ => {
+                if let Some(totals) = last_word.map_err(not_finished)? {
+                    note_totals(&totals, progress);
+                }
+            }
+        }
+        let (found, sent) = (progress.found_files.sum(), progress.done_files.sum());
+        let is_all_there = sent == found || progress.failed() > 0 || self.listener.dry.is_some();
+        anyhow::ensure!(is_all_there, "{sent} of {found} files were confirmed, and none failed");
+        Ok(())
+    }
+
+    /// Starts workers as there is work for them: the threads of this process, then child processes.
+    /// Returns when there is nothing more to do.
+    fn start_workers<'scope>(&self, scope: &'scope Scope<'scope, 'a>) -> anyhow::Result<()> {
+        let (job, queue, worker) = (self.job, self.queue, self.worker);
+        let (thread_num, process_num) = match job.program {
+            Some(_) => (job.thread_num, job.process_num),
+            None => (job.thread_num.saturating_mul(job.process_num), 1),
+        };
+        let (mut threads, mut processes) = (0, 1);
+        loop {
+            let enough_work = if threads < thread_num {
+                Some(GROW_THREAD_BYTES)
+            } else {
+                (processes < process_num).then_some(GROW_PROCESS_BYTES)
+            };
+            match queue.wait_event(enough_work) {
+                Event::Finished => return Ok(()),
+                Event::Abandoned(why) => anyhow::bail!("the receiver went away: {why}"),
+                Event::Backlog if threads < thread_num => {
+                    queue.enter();
+                    named(scope, &format!("w{threads}"), move || {
+                        queue.leave(worker.run().err().map(|error| format!("{error:#}")));
+                    })?;
+                    threads += 1;
+                }
+                Event::Backlog => {
+                    let Some(program) = &job.program else { continue };
+                    processes += 1;
+                    match Process::start(program, setup(job, &worker), job.length) {
+                        Ok(process) => {
+                            worker.progress.processes.add(1);
+                            queue.enter();
+                            let feed = move || queue.leave(process.feed(queue, worker.progress).err());
+                            named(scope, &format!("p{processes}"), feed)?;
+                        }
+                        Err(error) => tracing::warn!("one process less: {error:#}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn note_totals(totals: &Totals, progress: &Progress) {
+    let waits = &progress.waits;
+    waits.receiving.add(Duration::from_micros(totals.receiving_us));
+    waits.verifying.add(Duration::from_micros(totals.verifying_us));
+    waits.writing.add(Duration::from_micros(totals.writing_us));
 }
 
 /// Does the receiver still know a file of this run?
-fn remembers(job: &Job, path: &RemotePath, stop: &Stop) -> bool {
-    let name = worker::wire_name(&job.remote.prefix, path);
-    job.dialer.dial(stop).is_ok_and(|stream| connection::is_known(stream, &name).unwrap_or(false))
+fn remembers(job: &Job, session: &Session, path: &RemotePath, stop: &Stop) -> bool {
+    job.dialer.dial(stop).is_ok_and(|stream| connection::is_known(stream, session, path).unwrap_or(false))
 }
 
 fn named<'scope, T: Send + 'scope>(
@@ -190,59 +412,22 @@ fn named<'scope, T: Send + 'scope>(
     thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)
 }
 
-/// Starts workers as there is work for them: the threads of this process, then child processes.
-/// Returns when there is nothing more to do.
-fn start_workers<'scope, 'env: 'scope>(
-    scope: &'scope Scope<'scope, 'env>, job: &'env Job, source: &'env Source, queue: &'env Queue<'env>, worker: Worker<'env>,
-    progress: &'env Progress,
-) -> anyhow::Result<()> {
-    let (thread_num, process_num) = match job.program {
-        Some(_) => (job.thread_num, job.process_num),
-        None => (job.thread_num.saturating_mul(job.process_num), 1),
-    };
-    let (mut threads, mut processes) = (0, 1);
-    loop {
-        let enough_work =
-            if threads < thread_num { Some(GROW_THREAD_BYTES) } else { (processes < process_num).then_some(GROW_PROCESS_BYTES) };
-        match queue.wait_event(enough_work) {
-            Event::Finished => return Ok(()),
-            Event::Abandoned(why) => anyhow::bail!("the receiver went away: {why}"),
-            Event::Backlog if threads < thread_num => {
-                queue.enter();
-                named(scope, &format!("w{threads}"), move || {
-                    queue.leave(worker.run().err().map(|error| format!("{error:#}")));
-                })?;
-                threads += 1;
-            }
-            Event::Backlog => {
-                let Some(program) = &job.program else { continue };
-                processes += 1;
-                match Process::start(program, setup(job, source), job.length) {
-                    Ok(process) => {
-                        progress.processes.add(1);
-                        queue.enter();
-                        named(scope, &format!("p{processes}"), move || queue.leave(process.feed(queue, progress).err()))?;
-                    }
-                    Err(error) => tracing::warn!("one process less: {error:#}"),
-                }
-            }
-        }
-    }
-}
-
-fn setup(job: &Job, source: &Source) -> Setup {
+fn setup(job: &Job, worker: &Worker<'_>) -> Setup {
     use std::os::unix::ffi::OsStrExt as _;
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (is_tree, path) = match source {
-        Source::Tree(top) => (true, top),
-        Source::File(file) => (false, file),
+    let (is_tree, path) = match worker.source {
+        Source::Tree(top) => (true, top.path()),
+        Source::File(file) => (false, file.as_path()),
     };
     Setup {
         addresses: job.dialer.addresses(),
         thread_num: u32::try_from(job.thread_num).unwrap_or(u32::MAX),
         stall_ms: milliseconds(job.dialer.stall()),
         retry_ms: milliseconds(job.dialer.retry_for()),
-        name_prefix: job.remote.prefix.clone(),
+        session: worker.session.clone(),
+        host_key: job.dialer.tls().and_then(Client::seen).map(|seen| *seen.fingerprint.as_bytes()),
+        congestion: job.dialer.congestion().unwrap_or_default().to_owned(),
+        wants_subtrees: worker.wants_subtrees,
         is_tree,
         source: path.as_os_str().as_bytes().to_vec(),
     }

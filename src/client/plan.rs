@@ -2,12 +2,13 @@
 //! size at any `--length` takes no memory.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::entry::Identity;
+use crate::entry::FileMeta;
 use crate::limits::CHUNK_COST;
 use crate::path::RemotePath;
+use crate::subtrees::Subtrees;
 
 /// A file on its way.
 #[derive(Debug)]
@@ -15,22 +16,60 @@ pub(super) struct Sending {
     /// Where it is below the top of the tree.
     pub(super) path: RemotePath,
     /// What it was when it was listed.
-    pub(super) identity: Identity,
+    pub(super) meta: FileMeta,
+    /// How often it was listed before and did not stay what it was.
+    pub(super) changes: u8,
     unconfirmed_bytes: AtomicU64,
+    whole: AtomicBool,
     failed: AtomicBool,
+    /// BLAKE3 values of its ranges, where they are wanted.
+    subtrees: Mutex<Option<Subtrees>>,
 }
 
 impl Sending {
     /// A file of which nothing is sent yet.
     #[must_use]
-    pub(super) fn new(path: RemotePath, identity: Identity) -> Self {
-        let unconfirmed_bytes = AtomicU64::new(identity.size);
-        Self { path, identity, unconfirmed_bytes, failed: AtomicBool::new(false) }
+    pub(super) fn new(path: RemotePath, meta: FileMeta) -> Self {
+        let unconfirmed_bytes = AtomicU64::new(meta.identity.size);
+        let flag = || AtomicBool::new(false);
+        Self { path, meta, changes: 0, unconfirmed_bytes, whole: flag(), failed: flag(), subtrees: Mutex::default() }
     }
 
     /// Notes that `len` more bytes are confirmed; true when those were the last.
     pub(super) fn confirm(&self, len: u64) -> bool {
         self.unconfirmed_bytes.fetch_sub(len, Ordering::Relaxed) == len
+    }
+
+    /// Notes that the receiver has all of it; true the first time.
+    pub(super) fn set_whole(&self) -> bool {
+        !self.whole.swap(true, Ordering::Relaxed)
+    }
+
+    /// Has the receiver all of it?
+    #[must_use]
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    /// Notes BLAKE3 values of a range.
+    pub(super) fn add_subtrees(&self, values: &[(u64, u64, [u8; 32])]) {
+        if values.is_empty() {
+            return;
+        }
+        let mut subtrees = self.subtrees.lock().unwrap_or_else(PoisonError::into_inner);
+        let subtrees = subtrees.get_or_insert_with(|| Subtrees::new(self.meta.identity.size));
+        for (offset, len, value) in values {
+            subtrees.add(*offset, *len, *value);
+        }
+    }
+
+    /// The BLAKE3 digest of the file, if all its values were noted.
+    #[must_use]
+    pub(super) fn digest(&self) -> Option<[u8; 32]> {
+        match &*self.subtrees.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(subtrees) => subtrees.root(),
+            None => Subtrees::new(self.meta.identity.size).root(),
+        }
     }
 
     /// Notes that the file can't be sent; true the first time.
@@ -60,9 +99,17 @@ pub(super) struct Chunk {
     pub(super) stalls: u8,
     /// What it is called between a process and its parent; without meaning elsewhere.
     pub(super) ticket: u32,
+    /// BLAKE3 values of what was sent of it, where they are wanted: offset, length, value.
+    pub(super) subtrees: Vec<(u64, u64, [u8; 32])>,
 }
 
 impl Chunk {
+    /// A range of a file that was not sent yet.
+    #[must_use]
+    pub(super) fn of(file: &Arc<Sending>, range: Range<u64>) -> Self {
+        Self { file: Arc::clone(file), range, mismatches: 0, refusals: 0, stalls: 0, ticket: 0, subtrees: Vec::new() }
+    }
+
     /// Is it to be sent with nothing else unanswered? If a connection is closed on it again, then it
     /// was this one.
     #[must_use]
@@ -89,41 +136,53 @@ pub(super) struct Rest {
     /// The file.
     pub(super) file: Arc<Sending>,
     next: u64,
+    /// A file of no bytes is one chunk of none.
+    is_cut: bool,
 }
 
 impl Rest {
     /// All of a file.
     #[must_use]
     pub(super) fn all_of(file: Sending) -> Self {
-        Self { file: Arc::new(file), next: 0 }
+        Self { file: Arc::new(file), next: 0, is_cut: false }
     }
 
-    /// Cuts off the next chunk, of at most `length` bytes; `None` when nothing is left.
+    /// Cuts off the next chunk, of at most `length` bytes; `None` when nothing is left. A file of no
+    /// bytes is one chunk of none.
     pub(super) fn cut(&mut self, length: u64) -> Option<Chunk> {
-        let size = self.file.identity.size;
-        if self.next >= size {
+        let size = self.file.meta.identity.size;
+        if self.is_cut {
             return None;
         }
         let range = self.next..size.min(self.next.saturating_add(length));
         self.next = range.end;
-        Some(Chunk { file: Arc::clone(&self.file), range, mismatches: 0, refusals: 0, stalls: 0, ticket: 0 })
+        self.is_cut = self.next >= size;
+        Some(Chunk::of(&self.file, range))
     }
 
     /// The work of all chunks that are left, see [`Chunk::work`].
     #[must_use]
     pub(super) fn work(&self, length: u64) -> u64 {
-        let bytes = self.file.identity.size.saturating_sub(self.next);
-        bytes.saturating_add(bytes.div_ceil(length).saturating_mul(CHUNK_COST))
+        if self.is_cut {
+            return 0;
+        }
+        let bytes = self.file.meta.identity.size.saturating_sub(self.next);
+        bytes.saturating_add(bytes.div_ceil(length).max(1).saturating_mul(CHUNK_COST))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    pub(in crate::client) fn meta_of(size: u64) -> FileMeta {
+        let identity = crate::entry::Identity { size, mtime: (0, 0), tag: [0; 16] };
+        FileMeta { identity, attributes: crate::entry::Attributes::default(), is_sparse: false }
+    }
 
     fn chunks(size: u64, length: u64) -> Vec<(u64, u64)> {
         let path = RemotePath::parse(b"x").unwrap();
-        let mut rest = Rest::all_of(Sending::new(path, Identity { size, mtime: (0, 0), tag: [0; 16] }));
+        let mut rest = Rest::all_of(Sending::new(path, meta_of(size)));
         let mut work = rest.work(length);
         let mut ranges = Vec::new();
         while let Some(chunk) = rest.cut(length).filter(|_| ranges.len() < 10) {
@@ -137,7 +196,7 @@ mod tests {
     #[test]
     fn chunks_cover_a_file_without_gap_or_overlap() {
         for (size, length, expected) in [
-            (0, 4, &[][..]),
+            (0, 4, &[(0, 0)][..]),
             (1, 4, &[(0, 1)]),
             (4, 4, &[(0, 4)]),
             (5, 4, &[(0, 4), (4, 5)]),

@@ -17,14 +17,16 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::live::Live;
+use super::outcome::{Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
-use super::queue::{Outcome, Queue, Taken, Wait};
+use super::queue::Queue;
 use super::source::Source;
 use super::worker::Worker;
-use crate::limits::{CHILD_CHUNKS_MAX, PIPE_FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
+use crate::limits::{CHILD_CHUNKS_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
 use crate::net::dial::Dialer;
+use crate::net::tls::{Client, Fingerprint};
 use crate::progress::Progress;
-use crate::protocol::v2::{self, Frame, Reply, Setup, Status};
+use crate::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 
@@ -81,7 +83,7 @@ impl Process {
             answered: Condvar::new(),
         };
         let mut bytes = Vec::new();
-        v2::encode(&mut bytes, &Frame::Setup(setup));
+        pipe::encode(&mut bytes, &Frame::Setup(setup));
         match process.stdin.as_mut().map(|stdin| stdin.write_all(&bytes)) {
             Some(Ok(())) => Ok(process),
             _ => bail!("a worker process ended as soon as it was started"),
@@ -175,7 +177,7 @@ impl Process {
         let (mut inbox, mut connections) = (Inbox::default(), 0);
         loop {
             let mut outcomes = Vec::new();
-            let taken = self.take_replies(&mut inbox, &mut outcomes, |total| {
+            let taken = self.take_reports(&mut inbox, &mut outcomes, progress, |total| {
                 progress.connections.add(u64::from(total.saturating_sub(connections)));
                 connections = total;
             });
@@ -184,7 +186,7 @@ impl Process {
                 queue.settle(outcomes);
             }
             taken?;
-            match inbox.fill(&mut stdout, 2 * PIPE_FRAME_LEN_MAX) {
+            match inbox.fill(&mut stdout, 2 * FRAME_LEN_MAX) {
                 Ok(0) => return Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(Farewell::Broken(error.to_string())),
                 _ => {}
@@ -192,33 +194,44 @@ impl Process {
         }
     }
 
-    /// Takes the replies that are here; what became of chunks is in `outcomes` even on an error.
-    fn take_replies(
-        &self, inbox: &mut Inbox, outcomes: &mut Vec<(Chunk, Outcome)>, mut note_connections: impl FnMut(u32),
+    /// Takes the reports that are here; what became of chunks is in `outcomes` even on an error.
+    fn take_reports(
+        &self, inbox: &mut Inbox, outcomes: &mut Vec<(Chunk, Outcome)>, progress: &Progress,
+        mut note_connections: impl FnMut(u32),
     ) -> Result<(), Farewell> {
-        while let Some((frame, len)) = v2::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
+        while let Some((frame, len)) = pipe::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
             inbox.consume(len);
-            let Frame::Reply(Reply { ticket, status, reason }) = frame else {
+            let Frame::Report(Report { ticket, ending, reason, subtrees }) = frame else {
                 return Err(Farewell::Broken("it speaks out of turn".to_owned()));
             };
-            let outcome = match status {
-                Status::Confirmed => Outcome::Confirmed,
-                Status::Mismatched => Outcome::Mismatched,
-                Status::Refused => Outcome::Refused(reason),
-                Status::Lost => Outcome::Lost,
-                Status::Stalled => Outcome::Stalled,
-                Status::SourceFailed => Outcome::SourceFailed(reason),
-                Status::GaveUp => return Err(Farewell::GaveUp(reason)),
-                Status::Connections => {
+            let outcome = match ending {
+                Ending::Stored => Outcome::Stored,
+                Ending::Whole => Outcome::Whole(Some(reason).filter(|reason| !reason.is_empty())),
+                Ending::Mismatched => Outcome::Mismatched,
+                Ending::Refused => Outcome::Refused(reason),
+                Ending::Denied => Outcome::Denied(reason),
+                Ending::Lost => Outcome::Lost,
+                Ending::Stalled => Outcome::Stalled,
+                Ending::SourceFailed => Outcome::SourceFailed(reason),
+                Ending::Changed => Outcome::Changed,
+                Ending::GaveUp => return Err(Farewell::GaveUp(reason)),
+                Ending::Connections => {
                     note_connections(ticket);
+                    continue;
+                }
+                Ending::Time => {
+                    if let Some(timer) = progress.waits.named(&reason) {
+                        timer.add(Duration::from_micros(u64::from(ticket)));
+                    }
                     continue;
                 }
             };
             let mut held = self.lock();
-            let Some(chunk) = held.chunks.remove(&ticket) else {
+            let Some(mut chunk) = held.chunks.remove(&ticket) else {
                 return Err(Farewell::Broken("it answers what it was not asked".to_owned()));
             };
             held.bytes = held.bytes.saturating_sub(chunk.bytes());
+            chunk.subtrees = subtrees;
             outcomes.push((chunk, outcome));
         }
         Ok(())
@@ -230,14 +243,14 @@ impl Held {
     fn put(&mut self, bytes: &mut Vec<u8>, chunk: Chunk) {
         let ticket = self.next_ticket;
         self.next_ticket = ticket.wrapping_add(1);
-        let write = v2::Write {
+        let task = Task {
             ticket,
             alone: chunk.is_suspect(),
             path: chunk.file.path.clone(),
-            identity: chunk.file.identity,
+            file: chunk.file.meta.clone(),
             range: chunk.range.clone(),
         };
-        v2::encode(bytes, &Frame::Write(write));
+        pipe::encode(bytes, &Frame::Task(task));
         self.bytes = self.bytes.saturating_add(chunk.bytes());
         self.chunks.insert(ticket, chunk);
     }
@@ -254,11 +267,11 @@ enum Farewell {
 /// The next frame from a pipe; `None` at its end.
 fn next_frame(inbox: &mut Inbox, pipe: &mut impl io::Read) -> anyhow::Result<Option<Frame>> {
     loop {
-        if let Some((frame, len)) = v2::decode(inbox.bytes())? {
+        if let Some((frame, len)) = pipe::decode(inbox.bytes())? {
             inbox.consume(len);
             return Ok(Some(frame));
         }
-        match inbox.fill(pipe, 2 * PIPE_FRAME_LEN_MAX) {
+        match inbox.fill(pipe, 2 * FRAME_LEN_MAX) {
             Ok(0) if inbox.bytes().is_empty() => return Ok(None),
             Ok(0) => bail!("the pipe ended in the middle of a frame"),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -276,9 +289,11 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let mut inbox = Inbox::default();
     let Some(Frame::Setup(setup)) = next_frame(&mut inbox, input)? else { bail!("no work was handed over") };
     let path = PathBuf::from(OsString::from_vec(setup.source));
-    let source = if setup.is_tree { Source::Tree(path) } else { Source::File(path) };
+    let source = if setup.is_tree { Source::tree(path).context("can't open the source")? } else { Source::File(path) };
     let (stall, retry_for) = (Duration::from_millis(setup.stall_ms), Duration::from_millis(setup.retry_ms));
-    let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for);
+    let tls = setup.host_key.map(|key| Client::pinned(Fingerprint::from_bytes(key))).transpose()?;
+    let congestion = Some(setup.congestion).filter(|name| !name.is_empty());
+    let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for).with_tls(tls).with_congestion(congestion);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
     let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
     let idle = AtomicU32::new(0);
@@ -295,7 +310,8 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let report = |outcomes: Vec<(Chunk, Outcome)>| report_to_parent(&output, &progress, outcomes);
     let worker = Worker {
         source: &source,
-        name_prefix: &setup.name_prefix,
+        session: &setup.session,
+        wants_subtrees: setup.wants_subtrees,
         dialer: &dialer,
         take: &take,
         report: &report,
@@ -305,23 +321,23 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     };
     thread::scope(|scope| {
         let mut started = 0;
+        let mut last: Option<Arc<Sending>> = None;
         let mut serve = || {
             while let Some(frame) = next_frame(&mut inbox, input)? {
-                let Frame::Write(write) = frame else { bail!("the parent speaks out of turn") };
-                let file = Arc::new(Sending::new(write.path, write.identity));
-                give.send(Chunk {
-                    file,
-                    range: write.range,
-                    mismatches: 0,
-                    refusals: u8::from(write.alone),
-                    stalls: 0,
-                    ticket: write.ticket,
-                })?;
+                let Frame::Task(task) = frame else { bail!("the parent speaks out of turn") };
+                // Chunks of one file in a row share it, and with it the open source.
+                let file = match &last {
+                    Some(file) if file.path == task.path && file.meta == task.file => Arc::clone(file),
+                    _ => Arc::clone(last.insert(Arc::new(Sending::new(task.path, task.file)))),
+                };
+                let (ticket, refusals) = (task.ticket, u8::from(task.alone));
+                give.send(Chunk { ticket, refusals, ..Chunk::of(&file, task.range) })?;
                 if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
                     let work = || {
                         if let Err(error) = worker.run() {
                             // The parent ends this process then.
-                            put_reply(&output, &Reply { ticket: 0, status: Status::GaveUp, reason: format!("{error:#}") });
+                            let reason = format!("{error:#}");
+                            put_report(&output, Report { ticket: 0, ending: Ending::GaveUp, reason, subtrees: Vec::new() });
                         }
                     };
                     thread::Builder::new().name(format!("w{started}")).spawn_scoped(scope, work)?;
@@ -341,25 +357,34 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
 
 fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcomes: Vec<(Chunk, Outcome)>) {
     let mut bytes = Vec::new();
+    let mut put = |ticket, ending, reason, subtrees| {
+        pipe::encode(&mut bytes, &Frame::Report(Report { ticket, ending, reason, subtrees }));
+    };
     let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
-    v2::encode(&mut bytes, &Frame::Reply(Reply { ticket: connections, status: Status::Connections, reason: String::new() }));
+    put(connections, Ending::Connections, String::new(), Vec::new());
+    for (name, time) in progress.waits.take_new() {
+        put(u32::try_from(time.as_micros()).unwrap_or(u32::MAX), Ending::Time, name.to_owned(), Vec::new());
+    }
     for (chunk, outcome) in outcomes {
-        let (status, reason) = match outcome {
-            Outcome::Confirmed => (Status::Confirmed, String::new()),
-            Outcome::Mismatched => (Status::Mismatched, String::new()),
-            Outcome::Refused(why) => (Status::Refused, why),
-            Outcome::Lost => (Status::Lost, String::new()),
-            Outcome::Stalled => (Status::Stalled, String::new()),
-            Outcome::SourceFailed(why) => (Status::SourceFailed, why),
+        let (ending, reason) = match outcome {
+            Outcome::Stored => (Ending::Stored, String::new()),
+            Outcome::Whole(note) => (Ending::Whole, note.unwrap_or_default()),
+            Outcome::Mismatched => (Ending::Mismatched, String::new()),
+            Outcome::Refused(why) => (Ending::Refused, why),
+            Outcome::Denied(why) => (Ending::Denied, why),
+            Outcome::Lost => (Ending::Lost, String::new()),
+            Outcome::Stalled => (Ending::Stalled, String::new()),
+            Outcome::SourceFailed(why) => (Ending::SourceFailed, why),
+            Outcome::Changed => (Ending::Changed, String::new()),
         };
-        v2::encode(&mut bytes, &Frame::Reply(Reply { ticket: chunk.ticket, status, reason }));
+        put(chunk.ticket, ending, reason, chunk.subtrees);
     }
     write_out(output, &bytes);
 }
 
-fn put_reply(output: &Mutex<impl io::Write>, reply: &Reply) {
+fn put_report(output: &Mutex<impl io::Write>, report: Report) {
     let mut bytes = Vec::new();
-    v2::encode(&mut bytes, &Frame::Reply(reply.clone()));
+    pipe::encode(&mut bytes, &Frame::Report(report));
     write_out(output, &bytes);
 }
 

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::outcome::{Event, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
 use crate::limits::{
-    AGAIN_AFTER, CHUNK_REFUSALS_MAX, CHUNK_STALLS_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX, REFUSALS_TIME_MIN,
+    AGAIN_AFTER, CHANGES_MAX, CHUNK_REFUSALS_MAX, CHUNK_STALLS_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX,
+    REFUSALS_TIME_MIN,
 };
 use crate::path::RemotePath;
 use crate::progress::Progress;
@@ -15,58 +17,10 @@ use crate::progress::Progress;
 /// Files waiting at which one who waits for room is told that there is some.
 const QUEUE_FILES_LOW: usize = QUEUE_FILES_MAX / 4 * 3;
 
-/// What became of a chunk that was taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The receiver has it.
-    Confirmed,
-    /// The receiver's digest is another one.
-    Mismatched,
-    /// The receiver closed the connection where the answer was due.
-    Refused(String),
-    /// The connection broke, for reasons of its own.
-    Lost,
-    /// The receiver made no progress until the connection was given up.
-    Stalled,
-    /// The source can't be read, or is no longer what it was: why.
-    SourceFailed(String),
-}
-
-/// Is it worth waiting for a chunk?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    /// Yes: there is nothing else to do.
-    Yes,
-    /// No: there are answers to look for.
-    No,
-}
-
-/// What was found when a chunk was to be taken.
-#[derive(Debug)]
-pub(super) enum Taken {
-    /// Work.
-    Chunk(Chunk),
-    /// Nothing now.
-    Nothing,
-    /// Nothing ever again.
-    Finished,
-}
-
-/// What the one who starts workers waits for.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// More waits than the workers that there are can soon do.
-    Backlog,
-    /// There is work, and the last worker gave up: why.
-    Abandoned(String),
-    /// All is done, or nothing more is to be done.
-    Finished,
-}
-
 /// The queue of one transfer.
 #[derive(Debug)]
 pub(super) struct Queue<'a> {
-    length: u64,
+    terms: Terms<'a>,
     progress: &'a Progress,
     state: Mutex<State>,
     /// There is work, or there never will be.
@@ -102,18 +56,6 @@ struct State {
     refusal: Option<Refusal>,
 }
 
-/// The receiver refused chunks until their file, or the whole run, was given up.
-#[derive(Debug, Clone)]
-pub(super) struct Refusal {
-    /// What the last one looked like.
-    pub(super) why: String,
-    /// Was the run given up?
-    pub(super) of_all: bool,
-    /// The first file of which it confirmed something, or the refused one: if it takes not even a
-    /// write of nothing to that, it has forgotten the run.
-    pub(super) known: RemotePath,
-}
-
 impl State {
     fn is_finished(&self) -> bool {
         self.aborted || (self.closed && self.in_flight == 0 && self.again.is_empty() && self.rests.is_empty())
@@ -126,11 +68,12 @@ impl State {
 }
 
 impl<'a> Queue<'a> {
-    /// An empty queue that hands out chunks of at most `length` bytes.
+    /// An empty queue.
     #[must_use]
-    pub(super) fn new(length: u64, progress: &'a Progress) -> Self {
+    pub(super) fn new(terms: Terms<'a>, progress: &'a Progress) -> Self {
         let new = Condvar::new;
-        Self { length: length.max(1), progress, state: Mutex::default(), work: new(), room: new(), event: new() }
+        let terms = Terms { length: terms.length.max(1), ..terms };
+        Self { terms, progress, state: Mutex::default(), work: new(), room: new(), event: new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,7 +91,7 @@ impl<'a> Queue<'a> {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
             let rest = Rest::all_of(file);
-            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.length));
+            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
             state.rests.push_back(rest);
         }
         self.announce(&state);
@@ -206,6 +149,12 @@ impl<'a> Queue<'a> {
         self.lock().is_finished()
     }
 
+    /// Was the run given up?
+    #[must_use]
+    pub(super) fn is_aborted(&self) -> bool {
+        self.lock().aborted
+    }
+
     /// Takes a chunk if there is one.
     pub(super) fn try_take(&self) -> Taken {
         self.pop(&mut self.lock())
@@ -239,9 +188,9 @@ impl<'a> Queue<'a> {
 
     fn pop_fresh(&self, state: &mut State) -> Option<Chunk> {
         while let Some(rest) = state.rests.front_mut() {
-            let before = rest.work(self.length);
-            let chunk = if rest.file.has_failed() { None } else { rest.cut(self.length) };
-            let after = if chunk.is_some() { rest.work(self.length) } else { 0 };
+            let before = rest.work(self.terms.length);
+            let chunk = if rest.file.has_failed() { None } else { rest.cut(self.terms.length) };
+            let after = if chunk.is_some() { rest.work(self.terms.length) } else { 0 };
             state.waiting_work = state.waiting_work.saturating_sub(before - after);
             if after == 0 {
                 state.rests.pop_front();
@@ -258,7 +207,13 @@ impl<'a> Queue<'a> {
 
     /// Says what became of chunks that were taken.
     pub(super) fn settle(&self, outcomes: Vec<(Chunk, Outcome)>) {
+        let anew: Vec<Sending> = outcomes.iter().filter_map(|(chunk, outcome)| self.look_again(chunk, outcome)).collect();
         let mut state = self.lock();
+        for file in anew {
+            let rest = Rest::all_of(file);
+            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
+            state.rests.push_front(rest);
+        }
         for (chunk, outcome) in outcomes {
             state.in_flight -= 1;
             self.settle_one(&mut state, chunk, outcome);
@@ -266,17 +221,42 @@ impl<'a> Queue<'a> {
         self.announce(&state);
     }
 
+    /// A file that changed while it was sent, to be sent anew as it is now; none if it changed
+    /// before, or is gone.
+    fn look_again(&self, chunk: &Chunk, outcome: &Outcome) -> Option<Sending> {
+        if *outcome != Outcome::Changed || chunk.file.has_failed() {
+            return None;
+        }
+        let meta = (self.terms.look)(&chunk.file.path).filter(|_| chunk.file.changes < CHANGES_MAX);
+        let Some(meta) = meta else {
+            self.fail(&chunk.file, "changed while it was sent");
+            return None;
+        };
+        if !chunk.file.fail() {
+            return None;
+        }
+        tracing::info!("{}: changed while it was sent, is sent anew", chunk.file.path);
+        let mut file = Sending::new(chunk.file.path.clone(), meta);
+        file.changes = chunk.file.changes + 1;
+        Some(file)
+    }
+
     fn settle_one(&self, state: &mut State, mut chunk: Chunk, outcome: Outcome) {
         match outcome {
-            Outcome::Confirmed => {
+            Outcome::Stored | Outcome::Whole(_) => {
                 (state.refused_in_a_row, state.refused_alone_in_a_row) = (0, 0);
                 state.last_confirmation = Some(Instant::now());
                 state.first_confirmed.get_or_insert_with(|| Arc::clone(&chunk.file));
                 self.progress.done_bytes.add(chunk.bytes());
-                if chunk.file.confirm(chunk.bytes()) && !chunk.file.has_failed() {
-                    self.progress.done_files.add(1);
+                let says_whole = matches!(outcome, Outcome::Whole(_)) || self.terms.is_whole_when_stored;
+                if let Outcome::Whole(Some(note)) = outcome {
+                    self.fail(&chunk.file, &format!("is there, but {note}"));
                 }
+                self.confirm(state, chunk, says_whole);
             }
+            Outcome::Denied(why) => self.fail(&chunk.file, &why),
+            // It is sent anew, or has failed: see `look_again`.
+            Outcome::Changed => {}
             Outcome::SourceFailed(reason) => self.fail(&chunk.file, &reason),
             Outcome::Lost => self.put_back(state, chunk),
             Outcome::Mismatched => {
@@ -309,6 +289,36 @@ impl<'a> Queue<'a> {
                 let of_all = of_file && state.is_quiet();
                 self.refuse(state, chunk, why, of_file, of_all);
             }
+        }
+    }
+
+    /// Counts what the receiver has.
+    fn confirm(&self, state: &mut State, chunk: Chunk, says_whole: bool) {
+        let is_question = chunk.range.is_empty() && chunk.file.meta.identity.size > 0;
+        let file = &chunk.file;
+        if says_whole && !self.terms.is_whole_when_stored {
+            file.set_whole();
+        }
+        file.add_subtrees(&chunk.subtrees);
+        let is_last = is_question || file.confirm(chunk.bytes());
+        if self.terms.is_whole_when_stored && is_last {
+            file.set_whole();
+        }
+        if !is_last || file.has_failed() {
+            return;
+        }
+        if file.is_whole() {
+            self.progress.done_files.add(1);
+            if let (Some(note), Some(digest)) = (self.terms.note_digest, file.digest()) {
+                note(&file.path, digest);
+            }
+        } else if is_question {
+            self.fail(file, "was not kept by the receiver: all of it was sent, and a part is missing there");
+        } else {
+            // The answer that it is whole was lost: a write of nothing is a question.
+            let size = file.meta.identity.size;
+            let question = Chunk::of(file, size..size);
+            self.put_back(state, question);
         }
     }
 
@@ -411,18 +421,21 @@ fn pop_again(state: &mut State) -> Option<Chunk> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Identity;
+    use crate::client::plan::tests::meta_of;
 
     fn file(name: &str, size: u64) -> Sending {
-        let path = RemotePath::parse(name.as_bytes()).unwrap();
-        Sending::new(path, Identity { size, mtime: (0, 0), tag: [0; 16] })
+        Sending::new(RemotePath::parse(name.as_bytes()).unwrap(), meta_of(size))
+    }
+
+    fn terms(length: u64) -> Terms<'static> {
+        Terms { length, is_whole_when_stored: true, look: &|_| None, note_digest: None }
     }
 
     #[test]
     fn any_order_of_outcomes_loses_no_chunk_and_ends() {
-        proptest::proptest!(|(outcomes in proptest::collection::vec(0..4usize, 0..200), sizes in proptest::collection::vec(1..20u64, 1..20), held_max in 1..5usize)| {
+        proptest::proptest!(|(outcomes in proptest::collection::vec(0..5usize, 0..200), sizes in proptest::collection::vec(1..20u64, 1..20), held_max in 1..5usize)| {
             let progress = Progress::default();
-            let queue = Queue::new(3, &progress);
+            let queue = Queue::new(terms(3), &progress);
             for (index, size) in sizes.iter().enumerate() {
                 assert!(queue.push(vec![file(&index.to_string(), *size)]));
             }
@@ -441,7 +454,8 @@ mod tests {
                         Some(0) => Outcome::Lost,
                         Some(1) => Outcome::Mismatched,
                         Some(2) => Outcome::SourceFailed("x".to_owned()),
-                        _ => Outcome::Confirmed,
+                        Some(3) => Outcome::Changed,
+                        _ => Outcome::Stored,
                     };
                     queue.settle(vec![(chunk, outcome)]);
                 }
@@ -454,9 +468,42 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_done_when_the_receiver_says_that_it_is_whole() {
+        let progress = Progress::default();
+        let queue = Queue::new(Terms { is_whole_when_stored: false, ..terms(1) }, &progress);
+        queue.push(vec![file("x", 2)]);
+        queue.close();
+        let next = |outcome| {
+            let Taken::Chunk(chunk) = queue.try_take() else { panic!("nothing to do") };
+            let range = chunk.range.clone();
+            queue.settle(vec![(chunk, outcome)]);
+            range
+        };
+        assert_eq!([next(Outcome::Stored), next(Outcome::Stored)], [0..1, 1..2]);
+        // Nobody said so: a question.
+        assert_eq!((next(Outcome::Whole(None)), progress.done_files.sum()), (2..2, 1));
+        assert!(queue.is_finished());
+    }
+
+    // C20
+    #[test]
+    fn a_file_that_changed_is_sent_anew_once() {
+        let progress = Progress::default();
+        let queue = Queue::new(Terms { look: &|_| Some(meta_of(5)), ..terms(10) }, &progress);
+        queue.push(vec![file("x", 3)]);
+        queue.close();
+        for range in [0..3, 0..5] {
+            let Taken::Chunk(chunk) = queue.try_take() else { panic!("nothing to do") };
+            assert_eq!((&chunk.range, progress.failed()), (&range, 0));
+            queue.settle(vec![(chunk, Outcome::Changed)]);
+        }
+        assert_eq!((progress.failed(), progress.done_files.sum(), queue.is_finished()), (1, 0, true));
+    }
+
+    #[test]
     fn a_receiver_that_only_refuses_ends_the_run() {
         let progress = Progress::default();
-        let queue = Queue::new(1, &progress);
+        let queue = Queue::new(terms(1), &progress);
         for index in 0..100 {
             queue.push(vec![file(&index.to_string(), 1)]);
         }
@@ -475,7 +522,7 @@ mod tests {
     #[test]
     fn one_refused_file_among_others_fails_alone() {
         let progress = Progress::default();
-        let queue = Queue::new(1, &progress);
+        let queue = Queue::new(terms(1), &progress);
         for name in ["bad", "good", "fine"] {
             queue.push(vec![file(name, 1)]);
             queue.enter();
@@ -483,7 +530,7 @@ mod tests {
         queue.close();
         while let Taken::Chunk(chunk) = queue.try_take() {
             let bad = chunk.file.path.as_bytes() == b"bad";
-            queue.settle(vec![(chunk, if bad { Outcome::Refused(String::new()) } else { Outcome::Confirmed })]);
+            queue.settle(vec![(chunk, if bad { Outcome::Refused(String::new()) } else { Outcome::Stored })]);
         }
         assert_eq!((progress.done_files.sum(), progress.failed()), (2, 1));
         let refusal = queue.refusal().unwrap();
@@ -493,7 +540,7 @@ mod tests {
     #[test]
     fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
         let progress = Progress::default();
-        let queue = Queue::new(1, &progress);
+        let queue = Queue::new(terms(1), &progress);
         queue.push(vec![file("x", 5)]);
         assert_eq!(queue.wait_event(Some(u64::MAX)), Event::Backlog);
         queue.enter();

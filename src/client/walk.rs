@@ -1,26 +1,52 @@
 //! A source path → entries, one by one; what can't be sent is noted and left out.
 
-use std::fs::Metadata;
-use std::io;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use crossbeam_channel::Sender;
-use walkdir::WalkDir;
+use rustix::fs::FileType;
 
-use super::source::{Source, describe_special, identify};
-use crate::entry::{Attributes, Entry, Kind};
+use super::filter::Filter;
+use super::keep::Keeper;
+use super::source::{Source, Top, describe_special, look_at};
+use super::walker::{Walker, file_kind, reason_of, send_entry};
+use crate::entry::{Entry, FileMeta, Kind};
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
+
+/// What is looked at in a source.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// Is what a tree has beside names and content kept: modes, times, links, holes, and the top
+    /// folder's own attributes? If not (protocol v1), symbolic links are named and left out.
+    pub keeps_metadata: bool,
+    /// Are users and groups kept? Only with `keeps_metadata`.
+    pub owner: bool,
+    /// Are extended attributes kept? Only with `keeps_metadata`.
+    pub xattrs: bool,
+    /// Which names of a tree are left out. What the user named is not.
+    pub filter: Filter,
+}
+
+/// What an entry's file is now; `None` if it is there no more.
+#[must_use]
+pub(super) fn look_again(source: &Source, look: &Look, path: &RemotePath, progress: &Progress) -> Option<FileMeta> {
+    let file = source.open(path).ok()?;
+    let seen = look_at(&file).ok().filter(|seen| FileType::from_raw_mode(seen.stx_mode.into()) == FileType::RegularFile)?;
+    let Kind::File { identity, is_sparse } = file_kind(&seen, look) else { return None };
+    Some(FileMeta { identity, attributes: Keeper::new(look, progress).attributes(path, &seen, || Ok(file)), is_sparse })
+}
 
 /// What the user named with `--file`, looked at.
 #[derive(Debug)]
 pub(super) enum Walk {
     /// A tree: its contents are the entries.
-    Tree(PathBuf),
-    /// One file: the only entry.
-    File(Source, Entry),
+    Tree(Top, Look),
+    /// One file, the only entry, with its name.
+    File(Source, RemotePath, File, Look),
 }
 
 impl Walk {
@@ -28,119 +54,46 @@ impl Walk {
     ///
     /// # Errors
     /// It is missing, unreadable, or neither a folder nor a regular file.
-    pub(super) fn of(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn of(path: &Path, look: Look) -> anyhow::Result<Self> {
         let shown = Escaped::path(path);
         let metadata = path.metadata().with_context(|| format!("can't send '{shown}'"))?;
         if metadata.is_dir() {
-            std::fs::read_dir(path).with_context(|| format!("can't send folder '{shown}'"))?;
-            return Ok(Self::Tree(path.canonicalize()?));
-        }
-        if !metadata.is_file() {
-            bail!("can't send '{shown}': it is {}; only regular files and folders are sent", describe_special(&metadata));
+            let top = path.canonicalize().and_then(Top::open).with_context(|| format!("can't send folder '{shown}'"))?;
+            return Ok(Self::Tree(top, look));
         }
         // The name is the one the user wrote, the file the one it leads to.
         let name = path.file_name().with_context(|| format!("can't send '{shown}': it has no name"))?;
+        if !metadata.is_file() {
+            let what = describe_special(FileType::from_raw_mode(metadata.mode()));
+            bail!("can't send '{shown}': it is {what}; only regular files and folders are sent");
+        }
         let name = RemotePath::parse(name.as_bytes()).with_context(|| format!("can't send '{shown}'"))?;
         let source = Source::File(path.canonicalize()?);
-        source.open(&name).with_context(|| format!("can't send '{shown}'"))?;
-        Ok(Self::File(source, file_entry(name, &metadata)))
+        let file = source.open(&name).with_context(|| format!("can't send '{shown}'"))?;
+        Ok(Self::File(source, name, file, look))
     }
 
     /// Where the entries are read from.
     #[must_use]
     pub(super) fn source(&self) -> Source {
         match self {
-            Self::Tree(top) => Source::Tree(top.clone()),
-            Self::File(source, _) => source.clone(),
+            Self::Tree(top, _) => Source::Tree(top.clone()),
+            Self::File(source, ..) => source.clone(),
         }
     }
 
     /// Sends all entries, folders before what is in them; ends early when nobody takes them.
     pub(super) fn run(self, entries: &Sender<Entry>, progress: &Progress) {
         match self {
-            Self::File(_, entry) => drop(send_entry(entry, entries, progress)),
-            Self::Tree(top) => {
-                // The tree's own top is the remote folder, which is made by whoever made the job.
-                for found in WalkDir::new(&top).min_depth(1) {
-                    let entry = match found {
-                        Ok(found) => look_at(&top, &found, progress),
-                        Err(error) => {
-                            fail_walk(&top, &error, progress);
-                            None
-                        }
-                    };
-                    if let Some(entry) = entry
-                        && send_entry(entry, entries, progress).is_none()
-                    {
-                        return;
-                    }
+            Self::Tree(top, look) => drop(Walker::new(&top, &look, entries, progress).run()),
+            Self::File(_, name, file, look) => match look_at(&file) {
+                Ok(seen) => {
+                    let mut keeper = Keeper::new(&look, progress);
+                    let attributes = keeper.attributes(&name, &seen, || Ok(file));
+                    let _ = send_entry(Entry { path: name, kind: file_kind(&seen, &look), attributes }, entries, progress);
                 }
-            }
+                Err(error) => super::leave_out(progress, &name, &reason_of(error)),
+            },
         }
     }
-}
-
-fn send_entry(entry: Entry, entries: &Sender<Entry>, progress: &Progress) -> Option<()> {
-    if let Kind::File { identity, .. } = entry.kind {
-        progress.found_files.add(1);
-        progress.found_bytes.add(identity.size);
-    }
-    entries.send(entry).ok()
-}
-
-fn file_entry(path: RemotePath, metadata: &Metadata) -> Entry {
-    Entry { path, kind: Kind::File { identity: identify(metadata), is_sparse: false }, attributes: Attributes::default() }
-}
-
-fn look_at(top: &Path, found: &walkdir::DirEntry, progress: &Progress) -> Option<Entry> {
-    let path = match relative(top, found.path()) {
-        Ok(path) => path,
-        Err(reason) => {
-            leave_out_unnamed(found.path(), &reason, progress);
-            return None;
-        }
-    };
-    if found.file_type().is_dir() {
-        return Some(Entry { path, kind: Kind::Directory { mtime: (0, 0) }, attributes: Attributes::default() });
-    }
-    match found.metadata() {
-        Ok(metadata) if metadata.is_file() => Some(file_entry(path, &metadata)),
-        Ok(metadata) => {
-            super::leave_out(progress, &path, &format!("left out: {}", describe_special(&metadata)));
-            None
-        }
-        Err(error) => {
-            super::leave_out(progress, &path, &reason_of(&error));
-            None
-        }
-    }
-}
-
-fn fail_walk(top: &Path, error: &walkdir::Error, progress: &Progress) {
-    match error.path() {
-        Some(path) => match relative(top, path) {
-            Ok(path) => super::leave_out(progress, &path, &reason_of(error)),
-            Err(_) => leave_out_unnamed(path, &reason_of(error), progress),
-        },
-        None => super::leave_out(progress, &RemotePath::root(), &reason_of(error)),
-    }
-}
-
-fn reason_of(error: &walkdir::Error) -> String {
-    match error.io_error() {
-        Some(error) if error.kind() == io::ErrorKind::NotFound => "vanished before it was read".to_owned(),
-        Some(error) => format!("can't be read: {error}"),
-        None => error.to_string(),
-    }
-}
-
-fn relative(top: &Path, path: &Path) -> Result<RemotePath, String> {
-    let below = path.strip_prefix(top).unwrap_or(path).as_os_str().as_bytes();
-    if below.is_empty() { Ok(RemotePath::root()) } else { RemotePath::parse(below).map_err(|error| error.to_string()) }
-}
-
-/// An entry whose very path can't be sent: too long, that is.
-fn leave_out_unnamed(path: &Path, reason: &str, progress: &Progress) {
-    let shown = Escaped::path(path).to_string();
-    super::leave_out(progress, &RemotePath::root(), &format!("left out: '{shown}': {reason}"));
 }

@@ -1,21 +1,19 @@
 //! One thread, one connection: take a chunk, send it, see it confirmed.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use super::connection::{Connection, Sent};
 use super::live::Live;
+use super::outcome::{Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
-use super::queue::{Outcome, Taken, Wait};
 use super::source::Source;
-use crate::digest::Digest;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use crate::net;
 use crate::net::dial::Dialer;
-use crate::path::RemotePath;
 use crate::progress::Progress;
+use crate::protocol::Session;
 use crate::stop::Stop;
 
 /// What a worker works with; all of it is shared with the others.
@@ -23,8 +21,10 @@ use crate::stop::Stop;
 pub(super) struct Worker<'a> {
     /// The files.
     pub(super) source: &'a Source,
-    /// What stands before each path on the wire.
-    pub(super) name_prefix: &'a [u8],
+    /// What connections say at their start, and how they carry ranges.
+    pub(super) session: &'a Session,
+    /// Are BLAKE3 values wanted?
+    pub(super) wants_subtrees: bool,
     /// The receiver.
     pub(super) dialer: &'a Dialer,
     /// Where chunks come from.
@@ -60,11 +60,11 @@ impl<'a> Worker<'a> {
                 Some(connection) if connection.unanswered() > 0 => match (self.take)(Wait::No) {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => {
-                        let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-                        self.check(&mut hands, received);
+                        let received = connection.wait(self.report);
+                        self.check(&mut hands, received)?;
                     }
                 },
-                _ => match (self.take)(Wait::Yes) {
+                _ => match self.take_patiently() {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => return Ok(()),
                 },
@@ -75,15 +75,12 @@ impl<'a> Worker<'a> {
     /// Sends a chunk and looks after the answers to those before it.
     fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
         let alone = chunk.is_suspect();
-        if alone && !self.settle_all(hands) {
+        if alone && !self.settle_all(hands)? {
             (self.report)(vec![(chunk, Outcome::Lost)]);
             return Ok(());
         }
-        if hands
-            .file
-            .as_ref()
-            .is_none_or(|(sending, _)| sending.path != chunk.file.path || sending.identity != chunk.file.identity)
-        {
+        if hands.file.as_ref().is_none_or(|(sending, _)| !Arc::ptr_eq(sending, &chunk.file)) {
+            let _reading = self.progress.waits.reading.start();
             match self.source.open(&chunk.file.path) {
                 Ok(file) => hands.file = Some((Arc::clone(&chunk.file), file)),
                 Err(error) => {
@@ -103,11 +100,8 @@ impl<'a> Worker<'a> {
             }
         }
         let (Some(connection), Some((_, file))) = (&mut hands.connection, &hands.file) else { return Ok(()) };
-        let name = wire_name(self.name_prefix, &chunk.file.path);
-        let result = match connection.send(chunk, &name, file) {
-            Sent::Away if alone || !connection.has_room() => {
-                connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report))
-            }
+        let result = match connection.send(chunk, file) {
+            Sent::Away if alone || !connection.has_room() => connection.wait(self.report),
             Sent::Away if connection.may_have_answers() => connection.receive(Wait::No, self.report),
             Sent::Away => Ok(0),
             Sent::Broken(error) => Err(error),
@@ -125,8 +119,17 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
         };
-        self.check(hands, result);
-        Ok(())
+        self.check(hands, result).map(drop)
+    }
+
+    fn take_patiently(&self) -> Taken {
+        match (self.take)(Wait::No) {
+            Taken::Nothing => {
+                let _waiting = self.progress.waits.work.start();
+                (self.take)(Wait::Yes)
+            }
+            taken => taken,
+        }
     }
 
     fn connect(&self, broken_in_a_row: u32) -> Result<Connection<'a>, net::dial::DialError> {
@@ -136,29 +139,32 @@ impl<'a> Worker<'a> {
         }
         let stream = self.dialer.dial_patiently(self.stop)?;
         self.progress.connections.add(1);
-        Ok(Connection::new(self.live.register(stream)))
+        Ok(Connection::new(self.live.register(stream), self.session, self.wants_subtrees, &self.progress.waits))
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.
-    fn settle_all(&self, hands: &mut Hands<'a>) -> bool {
+    fn settle_all(&self, hands: &mut Hands<'a>) -> anyhow::Result<bool> {
         while let Some(connection) = &mut hands.connection
             && connection.unanswered() > 0
         {
-            let received = connection.flush().and_then(|()| connection.receive(Wait::Yes, self.report));
-            if !self.check(hands, received) {
-                return false;
+            let received = connection.wait(self.report);
+            if !self.check(hands, received)? {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Takes the result of work on the connection, a number of answers; false when it broke.
-    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> bool {
+    ///
+    /// # Errors
+    /// The receiver wants no more connections of this job.
+    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> anyhow::Result<bool> {
         match result {
-            Ok(0) => true,
+            Ok(0) => Ok(true),
             Ok(_) => {
                 hands.broken_in_a_row = 0;
-                true
+                Ok(true)
             }
             Err(error) => {
                 if let Some(connection) = hands.connection.take() {
@@ -167,28 +173,27 @@ impl<'a> Worker<'a> {
                     self.put_back(connection.give_up(self.report), Some(&error));
                 }
                 hands.broken_in_a_row += 1;
-                false
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    anyhow::bail!("{} refuses: {error}", self.dialer);
+                }
+                Ok(false)
             }
         }
     }
 
     /// Reports what a connection that is gone did not confirm. The oldest is what the receiver was
     /// busy with: if it closed the connection, that was the answer.
-    fn put_back(&self, unanswered: VecDeque<(Chunk, Digest)>, error: Option<&io::Error>) {
+    fn put_back(&self, unanswered: Vec<Chunk>, error: Option<&io::Error>) {
         let mut outcome = match error {
             None => Outcome::Lost,
             Some(_) if self.stop.is_asked() => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
+            Some(error) if error.kind() == io::ErrorKind::PermissionDenied => Outcome::Lost,
             Some(error) => Outcome::Refused(describe_close(error)),
         };
-        let with_outcome = |(chunk, _)| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
+        let with_outcome = |chunk| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
         (self.report)(unanswered.into_iter().map(with_outcome).collect());
     }
-}
-
-/// What an entry is called on the wire.
-pub(super) fn wire_name(prefix: &[u8], path: &RemotePath) -> Vec<u8> {
-    [prefix, path.as_bytes()].concat()
 }
 
 fn describe_close(error: &io::Error) -> String {

@@ -4,13 +4,16 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::pace::Pace;
+use super::tls::{Client, Refusal, TlsError};
 use super::{IpVersion, Stream};
-use crate::limits::{ADDRESSES_MAX, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT};
+use crate::limits::{ADDRESSES_MAX, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, TLS_HELLO_TIMEOUT};
 use crate::stop::Stop;
 
 /// Opens streams to one receiver.
@@ -19,8 +22,12 @@ pub struct Dialer {
     target: Target,
     stall: Duration,
     retry_for: Duration,
+    pace: Option<Arc<Pace>>,
+    congestion: Option<String>,
     /// The address that answered last is asked first.
     preferred: AtomicUsize,
+    /// Whom to trust, where streams are encrypted.
+    tls: Option<Client>,
 }
 
 #[derive(Debug)]
@@ -56,16 +63,69 @@ pub enum DialError {
         /// What the system said.
         source: io::Error,
     },
+    /// The receiver's host key is not trusted, or nobody can say whether it is. Trying again, or at
+    /// another address, would be to ask until someone says yes.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// Whoever answers there knows nothing of TLS.
+    #[error(
+        "{address} does not answer like a receiver of version 2 ({why}); \
+         for a receiver of Parallel-transfer-file use --protocol v1"
+    )]
+    Foreign {
+        /// The address, or what stands for it.
+        address: String,
+        /// What it did instead.
+        why: &'static str,
+    },
+    /// The connection could not be encrypted.
+    #[error("can't talk to {address} in TLS")]
+    Tls {
+        /// The address, or what stands for it.
+        address: String,
+        /// Why.
+        source: TlsError,
+    },
     /// Asked to stop while trying.
     #[error("stopped while connecting")]
     Stopped,
+}
+
+impl DialError {
+    /// Was the receiver not trusted?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+
+    /// Does whoever answers there know nothing of TLS?
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        matches!(self, Self::Foreign { .. })
+    }
+
+    fn in_tls(address: String, error: TlsError) -> Self {
+        match error {
+            TlsError::Refused(refusal) => Self::Refused(refusal),
+            TlsError::Foreign(why) => Self::Foreign { address, why },
+            source => Self::Tls { address, source },
+        }
+    }
 }
 
 impl Dialer {
     /// A dialer to these addresses, the first one first.
     #[must_use]
     pub fn to_addresses(addresses: Vec<SocketAddr>, stall: Duration, retry_for: Duration) -> Self {
-        Self { target: Target::Addresses(addresses), stall, retry_for, preferred: AtomicUsize::new(0) }
+        Self {
+            target: Target::Addresses(addresses),
+            stall,
+            retry_for,
+            pace: None,
+            congestion: None,
+            preferred: AtomicUsize::new(0),
+            tls: None,
+        }
     }
 
     /// A dialer to a host: to all its addresses, or to those of one version.
@@ -95,7 +155,45 @@ impl Dialer {
     /// A dialer to a listener of this machine.
     #[must_use]
     pub fn to_local(path: PathBuf, stall: Duration) -> Self {
-        Self { target: Target::Local(path), stall, retry_for: Duration::ZERO, preferred: AtomicUsize::new(0) }
+        Self {
+            target: Target::Local(path),
+            stall,
+            retry_for: Duration::ZERO,
+            pace: None,
+            congestion: None,
+            preferred: AtomicUsize::new(0),
+            tls: None,
+        }
+    }
+
+    /// The same, with streams that are encrypted if there is a client for that.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Client>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whom it trusts; `None` where streams are in clear.
+    #[must_use]
+    pub fn tls(&self) -> Option<&Client> {
+        self.tls.as_ref()
+    }
+
+    /// The same dialer, whose streams share a pace.
+    #[must_use]
+    pub fn with_pace(self, pace: Option<Arc<Pace>>) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// The same dialer, for whose streams the kernel is asked for this congestion control.
+    #[must_use]
+    pub fn with_congestion(self, congestion: Option<String>) -> Self {
+        Self { congestion, ..self }
+    }
+
+    /// The congestion control that the kernel is asked for.
+    #[must_use]
+    pub fn congestion(&self) -> Option<&str> {
+        self.congestion.as_deref()
     }
 
     /// The addresses, the one that answered last first; none for a local one.
@@ -124,17 +222,21 @@ impl Dialer {
         self.stall
     }
 
-    /// Tries each address once.
+    /// Tries each address once, and encrypts the stream if there is a client for that.
     ///
     /// # Errors
-    /// [`DialError::Connect`] with the last address's reason, or [`DialError::Stopped`].
+    /// The last address's reason, a refusal, or [`DialError::Stopped`].
     pub fn dial(&self, stop: &Stop) -> Result<Stream, DialError> {
         let addresses = match &self.target {
             Target::Local(path) => {
                 let error = |source| DialError::Connect { address: self.to_string(), source };
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(error)?;
                 socket.connect(&SockAddr::unix(path).map_err(error)?).map_err(error)?;
-                return Stream::new(socket, self.stall, false).map_err(error);
+                let mut stream = Stream::new(socket, self.stall, false).map_err(error)?;
+                if let Some(pace) = &self.pace {
+                    stream.set_pace(pace);
+                }
+                return self.encrypt(stream, || self.to_string());
             }
             Target::Addresses(addresses) => addresses,
         };
@@ -144,14 +246,17 @@ impl Dialer {
             if stop.is_asked() {
                 return Err(DialError::Stopped);
             }
-            match self.connect(addresses[index]) {
+            let address = || addresses[index].to_string();
+            let connected = self.connect(addresses[index]).map_err(|source| DialError::Connect { address: address(), source });
+            match connected.and_then(|stream| self.encrypt(stream, address)) {
                 Ok(stream) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(stream);
                 }
-                Err(source) => {
-                    tracing::debug!("{} does not answer: {source}", addresses[index]);
-                    failed = DialError::Connect { address: addresses[index].to_string(), source };
+                Err(error) if error.is_refusal() => return Err(error),
+                Err(error) => {
+                    tracing::debug!("no connection to {}: {error}", addresses[index]);
+                    failed = error;
                 }
             }
         }
@@ -160,8 +265,20 @@ impl Dialer {
 
     fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(name) = &self.congestion {
+            socket.set_tcp_congestion(name.as_bytes()).map_err(|error| no_congestion_control(name, &error))?;
+        }
         socket.connect_timeout(&address.into(), DIAL_TIMEOUT)?;
-        Stream::new(socket, self.stall, true)
+        let mut stream = Stream::new(socket, self.stall, true)?;
+        if let Some(pace) = &self.pace {
+            stream.set_pace(pace);
+        }
+        Ok(stream)
+    }
+
+    fn encrypt(&self, stream: Stream, address: impl FnOnce() -> String) -> Result<Stream, DialError> {
+        let Some(client) = &self.tls else { return Ok(stream) };
+        stream.start_tls_client(client, TLS_HELLO_TIMEOUT).map_err(|error| DialError::in_tls(address(), error))
     }
 
     /// Tries all addresses again and again, ever slower, for [`Dialer::retry_for`].
@@ -176,7 +293,7 @@ impl Dialer {
                 Ok(stream) => return Ok(stream),
                 Err(error) => error,
             };
-            if Instant::now() + backoff > deadline {
+            if error.is_refusal() || Instant::now() + backoff > deadline {
                 return Err(error);
             }
             if stop.wait(backoff) {
@@ -187,6 +304,13 @@ impl Dialer {
     }
 }
 
+/// Says what there is instead.
+fn no_congestion_control(name: &str, error: &io::Error) -> io::Error {
+    let there = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+    let there = there.split_whitespace().collect::<Vec<_>>().join(", ");
+    io::Error::new(error.kind(), format!("no congestion control {name:?} on this machine ({error}); there is {there}"))
+}
+
 impl fmt::Display for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.target, self.addresses().first()) {
@@ -194,5 +318,68 @@ impl fmt::Display for Dialer {
             (Target::Addresses(_), None) => f.write_str("no address"),
             (Target::Local(_), _) => f.write_str("the local receiver"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
+    use crate::net::Listener;
+    use crate::net::host_key::HostKey;
+    use std::thread;
+
+    fn listener() -> Listener {
+        Listener::bind(Some([127, 0, 0, 1].into()), 0, None).unwrap()
+    }
+
+    /// Serves one connection with `key`, or closes it without a word.
+    fn serve(listener: &Listener, key: Option<&HostKey>) -> bool {
+        let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
+        let mut stream = listener.stream(socket, STALL_DEFAULT).unwrap();
+        key.is_some_and(|key| stream.start_tls_server(&key.server(), &[], Instant::now() + TLS_HELLO_TIMEOUT).is_ok())
+    }
+
+    fn dialer(listeners: &[&Listener], trusted: &HostKey) -> Dialer {
+        let addresses = listeners.iter().map(|listener| listener.address().unwrap()).collect();
+        let client = Client::pinned(trusted.fingerprint()).unwrap();
+        Dialer::to_addresses(addresses, STALL_DEFAULT, RETRY_FOR_DEFAULT).with_tls(Some(client))
+    }
+
+    #[test]
+    fn a_refused_receiver_is_not_asked_again_nor_elsewhere() {
+        let (key, other) = (HostKey::for_one_job().unwrap(), HostKey::for_one_job().unwrap());
+        let (one, two) = (listener(), listener());
+        let dialer = dialer(&[&one, &two], &other);
+        thread::scope(|scope| {
+            scope.spawn(|| assert!(!serve(&one, Some(&key))));
+            let start = Instant::now();
+            let error = dialer.dial_patiently(&Stop::new().unwrap()).unwrap_err();
+            assert!(error.is_refusal() && !error.is_foreign(), "{error}");
+            assert!(start.elapsed() < RETRY_FOR_DEFAULT);
+        });
+        let Listener::Tcp(two) = two else { return };
+        assert!(two.accept().is_err(), "the other address was left alone");
+    }
+
+    #[test]
+    fn an_address_without_tls_is_passed_over_and_named_when_it_is_the_last() {
+        let key = HostKey::for_one_job().unwrap();
+        let (one, two) = (listener(), listener());
+        let stop = Stop::new().unwrap();
+        let both = dialer(&[&one, &two], &key);
+        thread::scope(|scope| {
+            scope.spawn(|| serve(&one, None));
+            scope.spawn(|| assert!(serve(&two, Some(&key))));
+            assert!(both.dial(&stop).unwrap().is_encrypted());
+        });
+        assert_eq!(both.addresses()[0], two.address().unwrap(), "it is asked first from now on");
+        assert_eq!(both.tls().unwrap().seen().unwrap().fingerprint, key.fingerprint());
+        thread::scope(|scope| {
+            scope.spawn(|| serve(&one, None));
+            let error = dialer(&[&one], &key).dial(&stop).unwrap_err();
+            assert!(error.is_foreign() && !error.is_refusal());
+            assert!(error.to_string().contains("--protocol v1"), "{error}");
+        });
     }
 }

@@ -1,7 +1,12 @@
 //! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
 
 pub mod dial;
+pub mod host_key;
+pub mod known_hosts;
+pub mod pace;
+mod sealed;
 mod stream;
+pub mod tls;
 
 use std::fmt;
 use std::io;

@@ -8,7 +8,12 @@ pub mod hello;
 pub mod v1;
 pub mod v2;
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
+
+use crate::digest::{Binding, Checksum, Digest};
+use crate::entry::{Attributes, Entry, FileMeta, Time};
+use crate::path::{PathError, RemotePath};
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +22,290 @@ pub enum Request<'a> {
     MakeDirectories(Names<'a>),
     /// Create these files, empty; keep what has such a name.
     CreateFiles(Names<'a>),
-    /// Write the payload that follows to this range of a file.
+    /// Write the payload that follows to this range of a file that was created, in place.
     Write {
         /// The file's name, as it came.
         name: &'a [u8],
         /// Where the payload goes, in bytes of the file.
         range: Range<u64>,
     },
+    /// Say which version to speak.
+    Hello {
+        /// Those that the client speaks.
+        versions: RangeInclusive<u8>,
+        /// What else it can do.
+        features: Features,
+    },
+    /// Open a session.
+    Open(Open),
+    /// Take this connection into a session.
+    Join(Token),
+    /// Take the payload that follows as a range of a file, which is published when it is whole.
+    Put(Put),
+    /// Say which of these files are there already.
+    Have(Vec<Known>),
+    /// Take note of a folder or a link.
+    Describe(Entry),
+    /// Publish what waits for the end, and end the session.
+    Finish,
+}
+
+/// A secret that a client made, for what it opens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 32]);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// A session to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// What further connections present.
+    pub token: Token,
+    /// The folder that all paths are below, as the user wrote it.
+    pub directory: Vec<u8>,
+    /// Why the client may.
+    pub credential: Credential,
+    /// How blocks are verified.
+    pub checksum: Checksum,
+    /// Are files that are replaced kept under another name?
+    pub keeps_old: bool,
+    /// Is all to be on disk before the session ends well?
+    pub syncs: bool,
+    /// Is only to be told what is there, and nothing changed?
+    pub is_dry: bool,
+}
+
+/// Why a client may open a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// It says nothing.
+    None,
+    /// It has the ticket of a receiver that serves one job.
+    Ticket(Token),
+}
+
+/// A range of a file, whose payload follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// The file's path below the session's folder.
+    pub path: RemotePath,
+    /// The file.
+    pub file: FileMeta,
+    /// The bytes that follow.
+    pub range: Range<u64>,
+    /// What the digests of its blocks are bound to.
+    pub binding: Binding,
+}
+
+/// A file that may be there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its path below the session's folder.
+    pub path: RemotePath,
+    /// Its bytes.
+    pub size: u64,
+    /// Time of the last change of its content.
+    pub mtime: Time,
+    /// What it is to have, if it is there.
+    pub attributes: Attributes,
+}
+
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To a hello: this version is spoken from here on.
+    Welcome {
+        /// The version.
+        version: u8,
+        /// What both can do.
+        features: Features,
+    },
+    /// To an opening.
+    Opened {
+        /// Was the folder not there before?
+        is_new: bool,
+        /// Was the session open already?
+        is_known: bool,
+        /// The folder's path at the receiver, in full.
+        landed: Vec<u8>,
+    },
+    /// To a join, a put, a description.
+    Answer(Answer),
+    /// To the question what is there: one bit a file.
+    Had(Vec<bool>),
+    /// To a finish, before its end: an entry that is not as it should be.
+    Missing {
+        /// Which.
+        path: RemotePath,
+        /// Why.
+        reason: String,
+    },
+    /// To a finish: all the rest is there.
+    Finished(Totals),
+    /// Means nothing but that work goes on.
+    Heartbeat,
+    /// To anything: no, and the connection ends.
+    Refused(String),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// In a word.
+    pub status: Status,
+    /// Why, or what else there is to say; empty mostly.
+    pub reason: String,
+}
+
+/// What became of a request, in a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// It is done; of a range: it is there, and others are missing still.
+    Stored = 0,
+    /// The file is whole and has its name.
+    Published = 1,
+    /// The file was there already.
+    Had = 2,
+    /// A block had another digest.
+    Mismatched = 3,
+    /// The client said that it does not count.
+    Voided = 4,
+    /// It is not done, and the reason says why.
+    Refused = 5,
+}
+
+impl Status {
+    fn from_code(code: u8) -> Option<Self> {
+        let all = [Self::Stored, Self::Published, Self::Had, Self::Mismatched, Self::Voided, Self::Refused];
+        all.into_iter().find(|status| *status as u8 == code)
+    }
+}
+
+/// What a session did, as the server counted, and where its connections spent their time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Files published.
+    pub files: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Folders described.
+    pub folders: u64,
+    /// Links made.
+    pub links: u64,
+    /// Entries named as missing.
+    pub failed: u64,
+    /// Microseconds of waiting for bytes.
+    pub receiving_us: u64,
+    /// Microseconds of digests.
+    pub verifying_us: u64,
+    /// Microseconds in the file system.
+    pub writing_us: u64,
+}
+
+impl Totals {
+    fn numbers(&self) -> [u64; 8] {
+        [self.files, self.bytes, self.folders, self.links, self.failed, self.receiving_us, self.verifying_us, self.writing_us]
+    }
+}
+
+/// What an end can do beside what its version says. Bits that are not known mean nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features(pub u64);
+
+impl Features {
+    /// Blocks may be verified with BLAKE3.
+    pub const BLAKE3: Self = Self(1);
+
+    /// All that is here.
+    pub const OURS: Self = Self::BLAKE3;
+
+    /// What both have.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Is all of `other` in it?
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What a connection that carries chunks says at its start, and how it encodes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Session {
+    /// Nothing; names have a prefix.
+    V1 {
+        /// What stands before each path.
+        prefix: Vec<u8>,
+    },
+    /// That it joins a session.
+    V2 {
+        /// Which.
+        token: Token,
+        /// How blocks are verified.
+        checksum: Checksum,
+    },
+}
+
+/// How the content of a range travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    /// As it is; the answer is the MD5 of it.
+    Plain,
+    /// In verified blocks, see [`v2::payload`].
+    Blocks(Checksum, Binding),
+}
+
+impl Session {
+    /// Adds what comes first on a connection; gives the number of replies to it.
+    pub fn encode_start(&self, bytes: &mut Vec<u8>) -> usize {
+        match self {
+            Self::V1 { .. } => 0,
+            Self::V2 { token, .. } => {
+                bytes.extend_from_slice(&v2::MAGIC);
+                v2::request::encode_hello(bytes, v2::VERSIONS, Features::OURS);
+                v2::request::encode_join(bytes, token);
+                2
+            }
+        }
+    }
+
+    /// Adds the header of a range of a file; says how its content follows.
+    pub fn encode_range(&self, bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &Range<u64>) -> Payload {
+        match self {
+            Self::V1 { prefix } => {
+                v1::encode_write(bytes, &[prefix, path.as_bytes()].concat(), range);
+                Payload::Plain
+            }
+            Self::V2 { checksum, .. } => Payload::Blocks(*checksum, v2::request::encode_put(bytes, path, file, range)),
+        }
+    }
+
+    /// Decodes the next answer to a range whose MD5, where it travels plain, is `digest`.
+    ///
+    /// # Errors
+    /// As soon as the bytes at hand can't become an answer.
+    pub fn decode_reply(&self, bytes: &[u8], digest: &Digest) -> Decoded<Reply> {
+        match self {
+            Self::V1 { .. } => Ok(v1::decode_digest(bytes).map(|(theirs, len)| {
+                let status = if *theirs == digest.to_hex() { Status::Stored } else { Status::Mismatched };
+                (Reply::Answer(Answer { status, reason: String::new() }), len)
+            })),
+            Self::V2 { .. } => v2::reply::decode(bytes),
+        }
+    }
+
+    /// Are files whole once all their ranges are stored? (Otherwise the answers say so.)
+    #[must_use]
+    pub fn is_whole_when_stored(&self) -> bool {
+        matches!(self, Self::V1 { .. })
+    }
 }
 
 /// A list of names, as it came: joined by line feeds. Empty names mean nothing.
@@ -46,6 +328,9 @@ pub enum Error {
     /// This field is not what it must be.
     #[error("malformed frame: {0}")]
     Malformed(&'static str),
+    /// A path that may not be.
+    #[error("{0}")]
+    Path(#[from] PathError),
     /// This field is larger than allowed.
     #[error("{field} of {value} is over the limit of {limit}")]
     OverLimit {

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::{Decoded, Error, Names, Request};
-use crate::limits::{LIST_LEN_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX};
+use crate::limits::{LIST_LEN_MAX, REPLY_LEN_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX};
 
 /// The answer to a list: all of it was done.
 pub const DONE: u8 = b'0';
@@ -75,6 +75,12 @@ fn digits(bytes: &[u8], at: usize, count: usize, field: &'static str) -> Result<
         number = number.saturating_mul(10).saturating_add(u64::from(byte & 15));
     }
     Ok((here.len() == count).then_some(number))
+}
+
+/// The answer to a write at the start of `bytes`, and its length; `None` where more bytes are needed.
+#[must_use]
+pub fn decode_digest(bytes: &[u8]) -> Option<(&[u8; REPLY_LEN_MAX], usize)> {
+    bytes.first_chunk().map(|digest| (digest, REPLY_LEN_MAX))
 }
 
 /// Can one list hold a name of so many bytes?

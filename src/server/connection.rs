@@ -1,22 +1,49 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
 use std::io::{self, Write as _};
-use std::time::Instant;
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::Served;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
-use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, STALE_AFTER};
+use super::session::{Attached, Session, Sessions};
+use super::{Config, Served, finish};
+use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, LOGIN_TIMEOUT, STALE_AFTER};
 use crate::net::{self, Peer, Stream};
+use crate::path::{Escaped, RemotePath};
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Request, v1};
+use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
-use crate::store::Store;
+use crate::store::{Folders, Store};
+
+/// What all connections share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared<'a> {
+    pub(super) store: &'a Store,
+    pub(super) config: &'a Config,
+    pub(super) sessions: &'a Sessions,
+    pub(super) stop: &'a Stop,
+}
+
+/// How far a connection has come.
+enum State<'a> {
+    /// It said nothing yet.
+    New,
+    /// It said which version it speaks.
+    Greeted,
+    /// It works on a job.
+    Joined(Attached<'a>),
+}
 
 /// One connection while it is served.
 struct Connection<'a> {
-    store: &'a Store,
+    shared: Shared<'a>,
+    state: State<'a>,
+    /// Until when it must have joined a job, once it has said anything.
+    login_by: Option<Instant>,
+    folders: Folders,
     peer: Peer,
     /// When a frame was served last.
     served: Instant,
@@ -30,6 +57,8 @@ struct Connection<'a> {
 /// A stream that never waits for its peer while the peer may be waiting for it.
 struct Answering {
     stream: Stream,
+    /// Time spent waiting for bytes.
+    waited: Duration,
     answers: Vec<u8>,
     /// Frames whose answers wait, and since when the first of them does.
     waiting: usize,
@@ -37,6 +66,13 @@ struct Answering {
 }
 
 impl Answering {
+    /// Adds a reply, as [`Answering::answer`].
+    fn reply(&mut self, reply: &Reply) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        v2::reply::encode(&mut bytes, reply);
+        self.answer(&bytes)
+    }
+
     /// Adds to the answers that go out before the next read, or when enough wait or long enough:
     /// what was read at once may be work for minutes on a slow disk.
     fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -59,7 +95,10 @@ impl Answering {
 impl io::Read for Answering {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.send_answers()?;
-        self.stream.read(bytes)
+        let before = Instant::now();
+        let read = self.stream.read(bytes);
+        self.waited += before.elapsed();
+        read
     }
 }
 
@@ -73,13 +112,22 @@ enum Next {
 
 /// Serves a connection to its end. It was cut if the end came in the middle of a frame and from
 /// our side.
-pub(super) fn serve(stream: Stream, slot: &Slot<'_>, store: &Store, stop: &Stop) -> Served {
-    let stream = Answering { stream, answers: Vec::new(), waiting: 0, since: None };
+pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Served {
     let peer = slot.peer();
-    let mut connection = Connection { store, peer, served: Instant::now(), dialect: None, inbox: Inbox::default(), stream };
+    let mut connection = Connection {
+        shared,
+        state: State::New,
+        login_by: None,
+        folders: Folders::default(),
+        peer,
+        served: Instant::now(),
+        dialect: None,
+        inbox: Inbox::default(),
+        stream: Answering { stream, waited: Duration::ZERO, answers: Vec::new(), waiting: 0, since: None },
+    };
     tracing::debug!("{peer}: connected");
     let ending = loop {
-        let ending = match connection.wait_for_frame(slot, stop) {
+        let ending = match connection.wait_for_frame(slot) {
             // The peer would not hear the answer, and would ask again.
             Next::Frame if slot.is_cut() => Err(Ending::Closed),
             Next::Frame => connection.serve_frame(),
@@ -96,38 +144,52 @@ pub(super) fn serve(stream: Stream, slot: &Slot<'_>, store: &Store, stop: &Stop)
         Ending::Broken { .. } if cut => {}
         Ending::Refused { .. } | Ending::Broken { .. } => tracing::warn!("{peer}: {ending}"),
     }
+    if let (Ending::Refused { why }, Some(Dialect::V2)) = (&ending, connection.dialect) {
+        // The reason goes before the close, so that it arrives.
+        let _ = connection.stream.reply(&Reply::Refused(why.clone()));
+    }
     // Answers that were given are sent even to one who is refused.
     let _ = connection.stream.send_answers();
+    let _ = connection.stream.stream.end_writing();
     if matches!(ending, Ending::Refused { .. } | Ending::Foreign) && !cut {
         slot.handle().close_in_order();
     }
     // Woken between two frames, it may have been about to read the next.
-    if mid_frame && (cut || stop.is_asked()) { Served::Cut } else { Served::Whole }
+    if mid_frame && (cut || shared.stop.is_asked()) { Served::Cut } else { Served::Whole }
 }
 
-impl Connection<'_> {
+impl<'a> Connection<'a> {
+    /// The request at the start of what is here.
+    fn decode(&self) -> Decoded<Request<'_>> {
+        let bytes = self.inbox.bytes();
+        match self.dialect {
+            Some(Dialect::V1) => v1::decode(bytes),
+            Some(Dialect::V2) => v2::request::decode(bytes),
+            _ => Ok(None),
+        }
+    }
+
     /// Waits until the header of a frame is here, and all of a list.
-    fn wait_for_frame(&mut self, slot: &Slot<'_>, stop: &Stop) -> Next {
+    fn wait_for_frame(&mut self, slot: &Slot<'_>) -> Next {
         loop {
-            let bytes = self.inbox.bytes();
-            // The first bytes decide for good: what is no frame after them is a malformed one.
-            self.dialect = self.dialect.or_else(|| hello::recognise(bytes));
-            match self.dialect {
-                Some(Dialect::Unknown) => return Next::End(Ending::Foreign),
-                Some(Dialect::V1) => match v1::decode(bytes) {
-                    Ok(Some(_)) => return Next::Frame,
-                    Err(error) => return Next::End(Ending::refused(error)),
-                    Ok(None) => {}
-                },
-                None => {}
+            if let Err(ending) = self.find_dialect() {
+                return Next::End(ending);
             }
-            let between_frames = bytes.is_empty();
+            match self.decode() {
+                Ok(Some(_)) => return Next::Frame,
+                Err(error) => return Next::End(Ending::refused(error)),
+                Ok(None) => {}
+            }
+            let between_frames = self.inbox.bytes().is_empty();
             if between_frames {
                 slot.set_idle(true);
                 // Set before asked: either this sees the request to stop or its maker sees this.
-                if stop.is_asked() && !slot.handle().is_readable() {
+                if self.shared.stop.is_asked() && !self.stream.stream.is_readable() {
                     return Next::End(Ending::Closed);
                 }
+            }
+            if let Err(ending) = self.limit_login() {
+                return Next::End(ending);
             }
             let filled = self.inbox.fill(&mut self.stream, INBOX_LEN_MAX);
             slot.set_idle(false);
@@ -136,11 +198,62 @@ impl Connection<'_> {
                 Ok(0) => return Next::End(Ending::Broken { what: "a header".to_owned(), why: "ended early".to_owned() }),
                 Ok(_) => slot.set_spoken(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The deadline is looked at above.
+                Err(error) if net::is_stall(&error) && self.login_by.is_some() => {}
                 // A peer may have nothing to do for as long as it likes.
-                Err(error) if between_frames && net::is_stall(&error) => self.inbox.release(),
+                Err(error) if between_frames && net::is_stall(&error) => {
+                    self.inbox.release();
+                    self.stream.stream.release();
+                }
                 Err(error) => return Next::End(Ending::broken("a header", &error)),
             }
         }
+    }
+
+    /// Finds out what is spoken: the first bytes decide for good. What is no frame after them is a
+    /// malformed one.
+    fn find_dialect(&mut self) -> Result<(), Ending> {
+        while self.dialect.is_none() {
+            let Some(dialect) = hello::recognise(self.inbox.bytes()) else { return Ok(()) };
+            let is_encrypted = self.stream.stream.is_encrypted();
+            match dialect {
+                Dialect::V1 if is_encrypted => return Err(Ending::Foreign),
+                Dialect::V1 if !self.shared.config.serves_v1 => {
+                    return Err(Ending::refused("protocol v1 is not spoken here: it knows no login"));
+                }
+                Dialect::V1 => {}
+                Dialect::V2 if !is_encrypted && !self.shared.config.serves_plain => {
+                    self.dialect = Some(Dialect::V2);
+                    return Err(Ending::refused("only encrypted connections are served here: leave --plain out"));
+                }
+                Dialect::V2 => {
+                    self.inbox.consume(v2::MAGIC.len());
+                    self.login_by.get_or_insert_with(|| Instant::now() + LOGIN_TIMEOUT);
+                }
+                Dialect::Tls => {
+                    let (false, Some(tls)) = (is_encrypted, &self.shared.config.tls) else { return Err(Ending::Foreign) };
+                    let deadline = Instant::now() + LOGIN_TIMEOUT;
+                    self.login_by = Some(deadline);
+                    let first = self.inbox.bytes().to_vec();
+                    self.inbox.consume(first.len());
+                    self.stream.stream.start_tls_server(tls, &first, deadline).map_err(Ending::refused)?;
+                    continue;
+                }
+                Dialect::Unknown => return Err(Ending::Foreign),
+            }
+            self.dialect = Some(dialect);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that no read lasts longer than the login may.
+    fn limit_login(&self) -> Result<(), Ending> {
+        let Some(login_by) = self.login_by else { return Ok(()) };
+        let left = login_by.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Ending::refused("the time to join a job is over"));
+        }
+        self.stream.stream.handle().limit_waits(left).map_err(|error| Ending::broken("a login", &error))
     }
 
     /// Is this an order of one who has left? It may have been given again on another connection
@@ -156,25 +269,156 @@ impl Connection<'_> {
         if self.is_stale() {
             return Err(Ending::Closed);
         }
-        let Ok(Some((request, len))) = v1::decode(self.inbox.bytes()) else { return Ok(()) };
+        let Ok(Some((request, len))) = self.decode() else { return Ok(()) };
+        let store = self.shared.store;
         let answered = match request {
             Request::MakeDirectories(names) => {
-                let done = handlers::make_directories(self.store, names, self.peer);
+                let done = handlers::make_directories(store, names, self.peer);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::CreateFiles(names) => {
-                let done = handlers::create_files(self.store, names, self.peer);
+                let done = handlers::create_files(store, names, self.peer);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
-                let digest = handlers::write(self.store, &mut self.inbox, &mut self.stream, &name, range)?;
+                let digest = handlers::write(store, &mut self.inbox, &mut self.stream, &name, range)?;
                 self.stream.answer(&digest.to_hex())
+            }
+            Request::Put(put) => {
+                self.inbox.consume(len);
+                let answer = self.put(put)?;
+                self.stream.reply(&Reply::Answer(answer))
+            }
+            Request::Hello { versions, features } => {
+                self.inbox.consume(len);
+                self.greet(&versions, features)?
+            }
+            Request::Open(open) => {
+                self.inbox.consume(len);
+                self.open(open)?
+            }
+            Request::Join(token) => {
+                self.inbox.consume(len);
+                self.join(&token)?
+            }
+            Request::Have(batch) => {
+                self.inbox.consume(len);
+                let session = self.session()?;
+                let had = handlers::have(store, &mut self.folders, &session, &batch);
+                self.stream.reply(&Reply::Had(had))
+            }
+            Request::Describe(entry) => {
+                self.inbox.consume(len);
+                let session = self.session()?;
+                let answer = handlers::describe(store, &mut self.folders, &session, &entry);
+                self.stream.reply(&Reply::Answer(answer))
+            }
+            Request::Finish => {
+                self.inbox.consume(len);
+                self.finish()
             }
         };
         answered.map_err(|error| Ending::broken("an answer", &error))
+    }
+
+    /// The job that this connection works on.
+    fn session(&self) -> Result<Arc<Session>, Ending> {
+        match &self.state {
+            State::Joined(attached) => Ok(Arc::clone(&attached.session)),
+            State::New | State::Greeted => Err(Ending::refused("a request before a job was joined")),
+        }
+    }
+
+    fn greet(&mut self, versions: &std::ops::RangeInclusive<u8>, features: Features) -> Result<io::Result<()>, Ending> {
+        if !matches!(self.state, State::New) {
+            return Err(Ending::refused("a second hello"));
+        }
+        let (ours, theirs) = (v2::VERSIONS, versions);
+        let version = *ours.end().min(theirs.end());
+        if version < *ours.start().max(theirs.start()) {
+            let why = format!(
+                "no version in common: this receiver speaks {} to {}, the sender {} to {}",
+                ours.start(),
+                ours.end(),
+                theirs.start(),
+                theirs.end()
+            );
+            return Err(Ending::refused(why));
+        }
+        self.state = State::Greeted;
+        Ok(self.stream.reply(&Reply::Welcome { version, features: features.and(Features::OURS) }))
+    }
+
+    fn open(&mut self, open: Open) -> Result<io::Result<()>, Ending> {
+        let State::Greeted = self.state else { return Err(Ending::refused("a job is opened once, after a hello")) };
+        let Shared { store, sessions, .. } = self.shared;
+        sessions.admit(&open.credential).map_err(Ending::refused)?;
+        let shown = Escaped::start_of(&open.directory).to_string();
+        let base = if open.directory.is_empty() { Ok(RemotePath::root()) } else { store.resolve(&open.directory) };
+        let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
+        let is_new = if open.is_dry { store.is_missing(&base) } else { store.open_base(&base) };
+        let is_new = is_new.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
+        let (attached, is_known) = sessions.open(open, base, is_new).map_err(Ending::refused)?;
+        let landed = store.path().join(attached.session.base.as_path());
+        let landed = if attached.session.base.is_root() { store.path() } else { &landed };
+        self.log(&format!("a job for {}", Escaped::path(landed)));
+        let reply = Reply::Opened { is_new, is_known, landed: landed.as_os_str().as_bytes().to_vec() };
+        self.set_joined(attached)?;
+        Ok(self.stream.reply(&reply))
+    }
+
+    fn join(&mut self, token: &Token) -> Result<io::Result<()>, Ending> {
+        let State::Greeted = self.state else { return Err(Ending::refused("a job is joined once, after a hello")) };
+        let deadline = self.login_by.unwrap_or_else(Instant::now);
+        // It may be waited for: what was said so far is to arrive.
+        self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
+        let attached = self.shared.sessions.join(token, deadline, self.shared.stop).map_err(Ending::refused)?;
+        self.set_joined(attached)?;
+        Ok(self.stream.reply(&Reply::Answer(Answer { status: Status::Stored, reason: String::new() })))
+    }
+
+    fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
+        self.login_by = None;
+        self.state = State::Joined(attached);
+        let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);
+        limited.map_err(|error| Ending::broken("a login", &error))
+    }
+
+    fn put(&mut self, put: Put) -> Result<Answer, Ending> {
+        let State::Joined(Attached { session, .. }) = &self.state else {
+            return Err(Ending::refused("a request before a job was joined"));
+        };
+        let waited = self.stream.waited;
+        let receiver = handlers::Receiver { store: self.shared.store, session, folders: &mut self.folders };
+        let answer = receiver.put(&mut self.inbox, &mut self.stream, &put);
+        session.counts.receiving.add(self.stream.waited - waited);
+        answer
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let State::Joined(Attached { session, .. }) = &self.state else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a request before a job was joined"));
+        };
+        let stream = &mut self.stream;
+        let finished = finish::finish(self.shared.store, session, &mut |reply| {
+            stream.reply(reply)?;
+            stream.send_answers()
+        });
+        let counts = &session.counts;
+        let (files, bytes, failed) = (counts.files.sum(), counts.bytes.sum(), counts.failed.sum());
+        self.log(&format!("a job has ended: {files} files, {bytes} bytes written, {failed} failed"));
+        finished
+    }
+
+    /// Notes what the receiver's owner wants to know; who copies on this machine knows it.
+    fn log(&self, what: &str) {
+        match self.peer {
+            Peer::Host(_) => tracing::info!("{}: {what}", self.peer),
+            Peer::Local => tracing::debug!("{}: {what}", self.peer),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::net::{Handle, Peer};
 use crate::stop::Stop;
@@ -16,6 +16,12 @@ use crate::stop::Stop;
 pub struct Allowed(pub Vec<IpNet>);
 
 impl Allowed {
+    /// All addresses: something else says who may.
+    #[must_use]
+    pub fn everyone() -> Self {
+        Self(vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())])
+    }
+
     /// May `address` connect?
     #[must_use]
     pub fn holds(&self, address: IpAddr) -> bool {
@@ -181,6 +187,9 @@ mod tests {
         for far in ["203.0.113.7", "2001:db8::1", "::ffff:203.0.113.7"] {
             assert!(!Allowed::default().holds(far.parse().unwrap()), "{far}");
             assert!(allowed.holds(far.parse().unwrap()), "{far}");
+        }
+        for anyone in ["8.8.8.8", "2001:db9::1", "::ffff:8.8.8.8"] {
+            assert!(Allowed::everyone().holds(anyone.parse().unwrap()), "{anyone}");
         }
         for far in ["0.0.0.0", "172.32.0.1", "8.8.8.8", "::", "2001:db9::1"] {
             assert!(!allowed.holds(far.parse().unwrap()), "{far}");

@@ -4,12 +4,16 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 
+use std::sync::{Arc, PoisonError};
+
+use super::session::Session;
 use crate::digest::Digest;
+use crate::entry::{Entry, Identity, Kind};
 use crate::net::{self, Peer};
-use crate::path::Escaped;
-use crate::protocol::Names;
-use crate::pump::{self, Inbox, PumpError};
-use crate::store::{self, Store};
+use crate::path::{Escaped, RemotePath};
+use crate::protocol::{Answer, Known, Names, Put, Status};
+use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
+use crate::store::{self, Folders, Incoming, Joined, State, Store};
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -91,4 +95,153 @@ pub(super) fn write(
         Err(PumpError::File(error)) => Err(Ending::refused(format!("{}: {error}", describe()))),
         Err(PumpError::Stream(error)) => Err(Ending::broken(describe(), &error)),
     }
+}
+
+/// Which of these files are there already.
+pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batch: &[Known]) -> Vec<bool> {
+    let is_there = |known: &Known| {
+        let path = session.base.join(&known.path).map_err(store::Error::from)?;
+        let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
+        if session.open.is_dry {
+            store.has_as_is(folders, &path, &identity)
+        } else {
+            store.has(folders, &path, &identity, &known.attributes)
+        }
+    };
+    let mut is_there = is_there;
+    // What can't be looked at is sent, and refused by name if it can't be written either.
+    batch.iter().map(|known| is_there(known).unwrap_or(false)).collect()
+}
+
+/// Takes note of a folder, which is made, or of a link.
+pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
+    let described = (|| {
+        let path = session.base.join(&entry.path)?;
+        let mut entry = Entry { path, ..entry.clone() };
+        match &mut entry.kind {
+            Kind::Directory { .. } if entry.path == session.base => {
+                if !session.is_new {
+                    // It was there before: others may have made it what it is.
+                    return Ok(());
+                }
+            }
+            Kind::Directory { .. } => {
+                store.make_described_folder(folders, &entry.path)?;
+                session.counts.folders.add(1);
+            }
+            Kind::HardLink { to } => {
+                *to = session.base.join(to)?;
+                session.counts.links.add(1);
+            }
+            Kind::Symlink { .. } | Kind::File { .. } => session.counts.links.add(1),
+        }
+        session.pending.lock().unwrap_or_else(PoisonError::into_inner).add(&entry)
+    })();
+    match described {
+        Ok(()) => Answer { status: Status::Stored, reason: String::new() },
+        Err(error) => refused(&error),
+    }
+}
+
+fn refused(error: &store::Error) -> Answer {
+    Answer { status: Status::Refused, reason: error.to_string() }
+}
+
+/// One who takes ranges of files that are published when they are whole.
+pub(super) struct Receiver<'a> {
+    pub(super) store: &'a Store,
+    pub(super) session: &'a Session,
+    pub(super) folders: &'a mut Folders,
+}
+
+impl Receiver<'_> {
+    /// Takes the payload that follows, from `inbox` and then from `stream`. Whatever is wrong with the
+    /// file, the stream is at the next frame afterwards.
+    pub(super) fn put(self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Answer, Ending> {
+        let size = put.file.identity.size;
+        let run = Run {
+            range: put.range.clone(),
+            size,
+            is_sparse: put.file.is_sparse,
+            checksum: self.session.open.checksum,
+            binding: put.binding,
+        };
+        let mut times = Times::default();
+        let before = std::time::Instant::now();
+        let found = self.session.base.join(&put.path).map_err(store::Error::from).and_then(|path| {
+            let on_existing = self.session.on_existing();
+            Ok(if put.range == (0..size) {
+                (Joined::Incoming(Arc::new(self.store.begin(self.folders, &path, &put.file, on_existing)?)), path)
+            } else {
+                let joined = self.store.join(self.folders, &path, &put.file, on_existing)?;
+                if let Joined::Incoming(incoming) = &joined {
+                    self.session.keep(&path, incoming);
+                }
+                (joined, path)
+            })
+        });
+        times.file += before.elapsed();
+        let answer = match found {
+            Ok((Joined::Incoming(incoming), path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
+            Ok((Joined::Had, _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
+                .map(|_| Answer { status: Status::Had, reason: String::new() }),
+            Err(error) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| refused(&error)),
+        };
+        self.session.counts.verifying.add(times.digest);
+        self.session.counts.writing.add(times.file);
+        answer.map_err(|error| {
+            let what = format!("range {}..{} of {}", put.range.start, put.range.end, put.path);
+            match error.kind() {
+                io::ErrorKind::InvalidData => Ending::refused(format!("{what}: {error}")),
+                _ => Ending::broken(what, &error),
+            }
+        })
+    }
+}
+
+/// Writes what comes to an incoming file.
+fn take(
+    incoming: &Incoming, path: &RemotePath, session: &Session, inbox: &mut Inbox, stream: &mut impl io::Read, run: &Run,
+    times: &mut Times,
+) -> io::Result<Answer> {
+    let mut failed = None;
+    let mut write = |block: Block<'_>| {
+        if let (Block::Data(offset, bytes), None) = (block, &failed) {
+            failed = incoming.write_at(offset, bytes).err();
+        }
+    };
+    let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write))?;
+    let before = std::time::Instant::now();
+    let answer = match (ended, failed) {
+        (_, Some(error)) => {
+            incoming.abandon();
+            session.let_go(path, incoming.identity());
+            refused(&error)
+        }
+        (Ended::Void, None) => {
+            incoming.abandon();
+            session.let_go(path, incoming.identity());
+            Answer { status: Status::Voided, reason: String::new() }
+        }
+        (Ended::Mismatched, None) => Answer { status: Status::Mismatched, reason: String::new() },
+        (Ended::Same, None) => match incoming.note(run.range.clone()) {
+            Ok(State::Stored) => {
+                session.counts.bytes.add(run.range.end - run.range.start);
+                Answer { status: Status::Stored, reason: String::new() }
+            }
+            Ok(State::Published { note }) => {
+                session.let_go(path, incoming.identity());
+                session.counts.files.add(1);
+                session.counts.bytes.add(run.range.end - run.range.start);
+                Answer { status: Status::Published, reason: note.unwrap_or_default() }
+            }
+            Err(error) => {
+                incoming.abandon();
+                session.let_go(path, incoming.identity());
+                refused(&error)
+            }
+        },
+    };
+    times.file += before.elapsed();
+    Ok(answer)
 }

@@ -1,8 +1,10 @@
 //! The receiver: accepts connections, serves each in a thread of its own, ends in order.
 
 mod connection;
+mod finish;
 mod guard;
 mod handlers;
+mod session;
 
 use std::io;
 use std::path::PathBuf;
@@ -10,12 +12,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use connection::Shared;
 pub use guard::Allowed;
 use guard::Guard;
 pub use ipnet::IpNet;
+use session::Sessions;
 
 use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, STALL_DEFAULT};
-use crate::net::{Listener, Peer};
+use crate::net::{Listener, Peer, tls};
+use crate::protocol::Token;
 use crate::stop::Stop;
 use crate::store::Store;
 
@@ -32,6 +37,14 @@ pub struct Config {
     pub stall: Duration,
     /// How long running frames may take to end once asked to stop.
     pub drain: Duration,
+    /// What encrypts; without it only what comes in clear is served.
+    pub tls: Option<tls::Server>,
+    /// Are v1 clients served?
+    pub serves_v1: bool,
+    /// Are v2 clients served that don't encrypt?
+    pub serves_plain: bool,
+    /// The ticket of the one job that is to be served, if it is only one.
+    pub ticket: Option<Token>,
 }
 
 impl Config {
@@ -39,7 +52,17 @@ impl Config {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         let allowed = Allowed::default();
-        Self { root, allowed, connections_max: CONNECTIONS_MAX, stall: STALL_DEFAULT, drain: DRAIN_DEFAULT }
+        Self {
+            root,
+            allowed,
+            connections_max: CONNECTIONS_MAX,
+            stall: STALL_DEFAULT,
+            drain: DRAIN_DEFAULT,
+            tls: None,
+            serves_v1: true,
+            serves_plain: true,
+            ticket: None,
+        }
     }
 }
 
@@ -50,6 +73,10 @@ pub enum Served {
     Whole,
     /// Frames were cut short by the end.
     Cut,
+    /// The one job that was to be served came to its end with some entries failed.
+    Partial,
+    /// The one job that was to be served did not come to its end.
+    Unfinished,
 }
 
 /// Serves connections until asked to stop, then lets frames that are under way end.
@@ -60,7 +87,17 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     raise_descriptor_limit();
     let guard = Guard::new(config.connections_max);
     let cut = AtomicBool::new(false);
-    thread::scope(|scope| {
+    let sessions = Sessions::new(config.ticket);
+    let shared = Shared { store, config, sessions: &sessions, stop };
+    let only = thread::scope(|scope| {
+        let only = match config.ticket {
+            None => None,
+            Some(_) => Some(thread::Builder::new().name("job".to_owned()).spawn_scoped(scope, || {
+                let ended = sessions.wait_for_end(stop);
+                stop.ask();
+                ended
+            })?),
+        };
         let accepted = loop {
             let (socket, peer) = match listener.accept(stop) {
                 Ok(Some(accepted)) => accepted,
@@ -82,7 +119,7 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
             let Some(slot) = guard.enter(stream.handle(), peer, stop) else { break Ok(()) };
             let cut = &cut;
             let serve = move || {
-                if connection::serve(stream, &slot, store, stop) == Served::Cut {
+                if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }
             };
@@ -95,9 +132,14 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         if !drain(&guard, config.drain) {
             cut.store(true, Ordering::Relaxed);
         }
-        accepted
+        accepted.map(|()| only.map(|only| only.join().unwrap_or_default()))
     })?;
-    Ok(if cut.into_inner() { Served::Cut } else { Served::Whole })
+    Ok(match only {
+        Some(None) => Served::Unfinished,
+        Some(Some(totals)) if totals.failed > 0 => Served::Partial,
+        _ if cut.into_inner() => Served::Cut,
+        _ => Served::Whole,
+    })
 }
 
 /// Each connection takes a descriptor or two; the usual soft limit of 1024 is for `select(2)`.

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::limits::RESOLVE_TRIES_MAX;
@@ -52,14 +52,31 @@ pub(super) fn open_child(above: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd,
 }
 
 /// Makes a folder with a name of its own in an open one.
-pub(super) fn make_directory(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
-    rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o777))
+pub(super) fn make_directory(above: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<(), Errno> {
+    rustix::fs::mkdirat(above, name, Mode::from_raw_mode(mode))
+}
+
+/// Opens a folder to change its attributes, and faster to work in than one open only to find things.
+pub(super) fn open_readable(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    open_below(root, path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
 }
 
 /// Creates a file that was not there, for writing.
-pub(super) fn create_file(root: BorrowedFd<'_>, path: &RemotePath) -> Result<File, Errno> {
+pub(super) fn create_file(root: BorrowedFd<'_>, path: &RemotePath, mode: u32) -> Result<File, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-    open_below(root, path.as_path(), flags, Mode::from_raw_mode(0o666)).map(File::from)
+    open_below(root, path.as_path(), flags, Mode::from_raw_mode(mode)).map(File::from)
+}
+
+/// Creates a file with a name of its own in an open folder, where there was none of that name.
+pub(super) fn create_child(above: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(above, name, flags, Mode::from_raw_mode(mode)).map(File::from)
+}
+
+/// Opens what has this name in an open folder, for reading. Waits for nobody, follows no link.
+pub(super) fn open_child_file(above: BorrowedFd<'_>, name: &OsStr) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::fs::openat(above, name, flags, Mode::empty()).map(File::from)
 }
 
 /// Opens a file that is there. Waits for nobody: not for a FIFO's other end, not for a device.
@@ -71,6 +88,37 @@ pub(super) fn open_file(root: BorrowedFd<'_>, path: &RemotePath, flags: OFlags) 
 pub(super) fn kind_of(above: BorrowedFd<'_>, name: &OsStr) -> Result<FileType, Errno> {
     let stat = rustix::fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// All about what has this name in an open folder; a link is a link.
+pub(super) fn look(above: BorrowedFd<'_>, name: &OsStr) -> Result<Statx, Errno> {
+    statx(above, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+}
+
+/// All about an open file.
+pub(super) fn look_at(file: BorrowedFd<'_>) -> Result<Statx, Errno> {
+    statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+}
+
+/// Takes a name that is no folder's out of an open folder.
+pub(super) fn remove(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    rustix::fs::unlinkat(above, name, AtFlags::empty())
+}
+
+/// Gives `name` to what was `temp`; whatever had that name goes, unless it is a folder (`ISDIR`).
+pub(super) fn rename_over(above: BorrowedFd<'_>, temp: &OsStr, name: &OsStr) -> Result<(), Errno> {
+    rustix::fs::renameat(above, temp, above, name)
+}
+
+/// Gives `name` a second name in the same folder, or a new one where it can't have two; what has that
+/// name stays what it is (`EXIST`).
+pub(super) fn link_to_new(above: BorrowedFd<'_>, name: &OsStr, new: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::linkat(above, name, above, new, AtFlags::empty()) {
+        Ok(()) => Ok(()),
+        Err(errno @ (Errno::EXIST | Errno::NOENT)) => Err(errno),
+        // A file system without links, a file that has too many, or one of somebody else's.
+        Err(_) => rename_to_new(above, name, new),
+    }
 }
 
 /// Gives `name` a new name in the same folder; what has that name stays what it is (`EXIST`).

@@ -1,24 +1,42 @@
 //! The served tree: the only way to it. Knows disks; knows no wire and nobody at its other end.
-#![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
+mod aside;
+mod attributes;
 mod created;
+mod finish;
+mod folders;
+mod had;
+mod incoming;
 mod jail;
+mod join;
+mod pending;
+mod temp;
+mod umask;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::limits::{BACKUP_TRIES_MAX, CREATE_TRIES_MAX, NAME_LEN_MAX};
+use crate::limits::CREATE_TRIES_MAX;
 use crate::path::{PathError, RemotePath};
 use created::{Created, Key};
+use join::Shared;
+use temp::TempNames;
+
+pub use aside::OnExisting;
+pub use finish::Event;
+pub use folders::Folders;
+pub use incoming::{Incoming, State};
+pub use join::Joined;
+pub use pending::Pending;
+pub use umask::{Umask, take_umask};
 
 /// Why something was not done in the tree.
 #[derive(Debug, thiserror::Error)]
@@ -54,19 +72,34 @@ pub struct Store {
     paths: [PathBuf; 2],
     /// Would its link count say that the root was removed?
     counts_links: bool,
+    umask: Umask,
     created: Mutex<Created>,
+    temp_names: TempNames,
+    shared: Arc<Shared>,
+    /// What the first sync that failed said.
+    sync_failed: OnceLock<Errno>,
 }
 
 impl Store {
-    /// Opens the folder at `path`.
+    /// Opens the folder at `path`. The `umask` counts for files and folders that come without a mode
+    /// of their own.
     ///
     /// # Errors
     /// It can't be opened, is no folder, or the kernel can't keep paths below it (Linux before 5.6).
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, umask: Umask) -> io::Result<Self> {
         let paths = [path.canonicalize()?, std::path::absolute(path)?];
         let root = jail::open_root(path)?;
         let counts_links = !jail::is_removed(root.as_fd());
-        Ok(Self { root, paths, counts_links, created: Mutex::default() })
+        Ok(Self {
+            root,
+            paths,
+            counts_links,
+            umask,
+            created: Mutex::default(),
+            temp_names: TempNames::default(),
+            shared: Arc::default(),
+            sync_failed: OnceLock::new(),
+        })
     }
 
     /// Where its top was when it was opened, as an absolute path.
@@ -92,13 +125,43 @@ impl Store {
         self.open_directory(path).map(drop)
     }
 
-    /// Opens a folder, making what is missing.
-    fn open_directory(&self, path: &RemotePath) -> Result<OwnedFd, Error> {
-        let error = |act, errno: Errno| match errno {
-            Errno::NOTDIR => Error::Refused { path: path.clone(), what: "not a folder, or below something that is not" },
-            Errno::LOOP => Error::Refused { path: path.clone(), what: "a symbolic link, or below one" },
-            _ => Error::Io { path: path.clone(), act, source: errno.into() },
+    /// Makes the folder that a job lands in, and those above it; tells whether it is new.
+    ///
+    /// # Errors
+    /// As [`Store::make_directory`].
+    pub fn open_base(&self, path: &RemotePath) -> Result<bool, Error> {
+        self.open_directory(path).map(|(_, is_new)| is_new)
+    }
+
+    /// Is there no folder at `path`, nor anything else?
+    ///
+    /// # Errors
+    /// Something else is there, or the system said no.
+    pub fn is_missing(&self, path: &RemotePath) -> Result<bool, Error> {
+        match jail::open_directory(self.root.as_fd(), path) {
+            Ok(_) => Ok(false),
+            Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(refusal(path, "open", errno)),
+        }
+    }
+
+    /// Waits until all that was written to the root's file system is on the disk. Once the disk has
+    /// lost something, no later answer can be yes.
+    ///
+    /// # Errors
+    /// What the system said, now or the first time.
+    pub fn sync(&self) -> Result<(), Error> {
+        let synced = match self.sync_failed.get() {
+            Some(errno) => Err(*errno),
+            // The kernel tells each error once on each descriptor: the next call would know of nothing.
+            None => rustix::fs::syncfs(&self.root).inspect_err(|errno| _ = self.sync_failed.set(*errno)),
         };
+        synced.map_err(|errno| refusal(&RemotePath::root(), "sync", errno))
+    }
+
+    /// Opens a folder, making what is missing; tells whether it is new.
+    fn open_directory(&self, path: &RemotePath) -> Result<(OwnedFd, bool), Error> {
+        let error = |act, errno: Errno| folder_refusal(path, act, errno);
         if path.is_root() && self.counts_links && jail::is_removed(self.root.as_fd()) {
             return Err(error("open", Errno::NOENT));
         }
@@ -114,14 +177,16 @@ impl Store {
                 (opened, _) => break opened.map_err(|errno| error("open", errno))?,
             }
         };
+        let mut is_new = false;
         while let Some(name) = missing.pop() {
-            match jail::make_directory(folder.as_fd(), &name) {
-                Err(Errno::EXIST) | Ok(()) => {}
+            is_new = match jail::make_directory(folder.as_fd(), &name, self.umask.of(0o777)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
                 Err(errno) => return Err(error("make", errno)),
-            }
+            };
             folder = jail::open_child(folder.as_fd(), &name).map_err(|errno| error("open", errno))?;
         }
-        Ok(folder)
+        Ok((folder, is_new))
     }
 
     /// Creates an empty file, and the folders above it. A file that is there gets the name
@@ -138,24 +203,25 @@ impl Store {
     }
 
     fn create_new(&self, path: &RemotePath, above: &RemotePath, name: &OsStr) -> Result<File, Error> {
-        match jail::create_file(self.root.as_fd(), path) {
+        let create = || jail::create_file(self.root.as_fd(), path, self.umask.of(0o666));
+        match create() {
             Ok(file) => return Ok(file),
             Err(Errno::NOENT | Errno::EXIST) => {}
             Err(errno) => return Err(refusal(path, "create", errno)),
         }
-        let above = self.open_directory(above)?;
+        let (above, _) = self.open_directory(above)?;
         let mut errno = Errno::EXIST;
         // Others may create the same name at the same moment: theirs is set aside as well.
         for _ in 0..CREATE_TRIES_MAX {
-            let kept = set_aside(above.as_fd(), name, path)?;
-            match jail::create_file(self.root.as_fd(), path) {
+            let kept = aside::set_aside(above.as_fd(), name, path)?;
+            match create() {
                 Ok(file) => return Ok(file),
                 Err(other) => errno = other,
             }
             if errno != Errno::EXIST {
                 // What is refused changes nothing.
                 if let Some(kept) = kept {
-                    let _ = jail::rename_to_new(above.as_fd(), &kept, name);
+                    aside::put_back(above.as_fd(), &kept, name);
                 }
                 break;
             }
@@ -181,35 +247,22 @@ impl Store {
     }
 }
 
-/// Gives what has the name another one, if it is a regular file, and tells which; nothing there is
-/// fine.
-fn set_aside(above: BorrowedFd<'_>, name: &OsStr, path: &RemotePath) -> Result<Option<OsString>, Error> {
-    let kind = match jail::kind_of(above, name) {
-        Err(Errno::NOENT) => return Ok(None),
-        kind => kind.map_err(|errno| refusal(path, "look at", errno))?,
-    };
-    if kind != FileType::RegularFile {
-        return Err(Error::Refused { path: path.clone(), what: what_is(kind) });
-    }
-    let mut errno = Errno::EXIST;
-    for _ in 0..BACKUP_TRIES_MAX {
-        let kept = backup_name(name);
-        match jail::rename_to_new(above, name, &kept) {
-            Err(Errno::EXIST) => errno = Errno::EXIST,
-            Ok(()) => return Ok(Some(kept)),
-            // Another one set it aside at the same moment.
-            Err(Errno::NOENT) => return Ok(None),
-            Err(other) => return Err(refusal(path, "keep the old version of", other)),
-        }
-    }
-    Err(refusal(path, "keep the old version of", errno))
-}
-
 /// A poisoned lock's content is whole: nothing here panics half-way through a change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Why a folder can't be had.
+fn folder_refusal(path: &RemotePath, act: &'static str, errno: Errno) -> Error {
+    let what = match errno {
+        Errno::NOTDIR => "not a folder, or below something that is not",
+        Errno::LOOP => "a symbolic link, or below one",
+        _ => return Error::Io { path: path.clone(), act, source: errno.into() },
+    };
+    Error::Refused { path: path.clone(), what }
+}
+
+/// Why a file can't be had.
 fn refusal(path: &RemotePath, act: &'static str, errno: Errno) -> Error {
     let what = match errno {
         Errno::LOOP | Errno::XDEV => "a symbolic link, or below one",
@@ -231,19 +284,5 @@ fn what_is(kind: FileType) -> &'static str {
     }
 }
 
-/// `NAME_<unix time with fraction>`; the name gives way where both would be too long.
-fn backup_name(name: &OsStr) -> OsString {
-    #[allow(clippy::disallowed_methods, reason = "the time is part of the name")]
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let suffix = format!("_{}.{:09}", now.as_secs(), now.subsec_nanos());
-    let keep = name.len().min(NAME_LEN_MAX.saturating_sub(suffix.len()));
-    let kept = name.as_bytes().get(..keep).unwrap_or_default();
-    // A character cut in two would make a name of text one that is not.
-    let cut = match str::from_utf8(kept) {
-        Err(error) if error.error_len().is_none() && str::from_utf8(name.as_bytes()).is_ok() => error.valid_up_to(),
-        _ => keep,
-    };
-    let mut backup = kept.get(..cut).unwrap_or_default().to_vec();
-    backup.extend_from_slice(suffix.as_bytes());
-    OsString::from_vec(backup)
-}
+#[cfg(test)]
+mod yard;

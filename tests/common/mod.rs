@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -194,11 +194,26 @@ pub fn read_bytes(mut stream: &TcpStream, len: usize) -> Vec<u8> {
 }
 
 pub fn recv_command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_recv"))
+    at_home(Command::new(env!("CARGO_BIN_EXE_recv")))
 }
 
 pub fn send_command() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_send"))
+    at_home(Command::new(env!("CARGO_BIN_EXE_send")))
+}
+
+/// Keys and known hosts of the tests are theirs: a folder of this process, which its user's are not in.
+fn at_home(mut command: Command) -> Command {
+    static HOME: LazyLock<TempDir> = LazyLock::new(temp_dir);
+    command.env("XDG_STATE_HOME", HOME.path().join("state")).env("XDG_CONFIG_HOME", HOME.path().join("config"));
+    command.env_remove("PTF_TICKET");
+    command
+}
+
+/// `send` to a port of 127.0.0.1, over protocol v1.
+pub fn send_v1(port: u16, file: &Path, remote_dir: impl AsRef<OsStr>, flags: &[&str]) -> Command {
+    let mut command = send_to(port, file, remote_dir, flags);
+    command.args(["--protocol", "v1"]);
+    command
 }
 
 /// `send` to a port of 127.0.0.1.
@@ -248,6 +263,12 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+/// Makes what is never sent.
+pub fn make_fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
 /// A tree of the kinds that v1 can carry: folders, empty ones, files of many sizes, spaces, depth.

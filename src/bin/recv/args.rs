@@ -1,14 +1,15 @@
 //! Every flag of `recv`, and the configuration that they make.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser};
 use parallel_transfer::flags::{parse_duration, parse_ip_version};
 use parallel_transfer::limits::CONNECTIONS_MAX;
 use parallel_transfer::net::IpVersion;
+use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::server::{Allowed, Config, IpNet};
 use parallel_transfer::terminal::Loudness;
 
@@ -18,12 +19,15 @@ Examples:
           receive below the current folder, from this machine and its local network
   recv --port 9000 --root /srv/in --allow 203.0.113.0/24
           receive below /srv/in, from that network as well
+  recv --port 0 --once
+          receive one job from whoever gets the ticket that this prints
   recv --port 9000 --root /
           let every path mean what it says, as the Python original does
 
 Every flag may be written with '-' instead of '_'.
 
-Exit codes: 0 stopped with nothing cut short; 1 failed; 2 wrong usage; 130 stopped with work cut short.";
+Exit codes: 0 stopped with nothing cut short, or the one job is done; 1 failed; 2 wrong usage;
+3 the one job is done, with some entries failed; 130 stopped with work cut short.";
 
 /// Receive files and whole trees over many connections at once.
 #[derive(Debug, Parser)]
@@ -44,6 +48,14 @@ pub(crate) struct Args {
     /// The folder to receive into: nothing outside of it is touched [default: the current one]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+
+    /// Serve one job, to whoever has the ticket that is printed, then end with its outcome
+    #[arg(long)]
+    pub(crate) once: bool,
+
+    /// The folder of the key that senders know this receiver by [default: ~/.local/state/parallel-transfer]
+    #[arg(long = "state_dir", alias = "state-dir", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
 
     /// Networks that may connect, beside loopback, private and link-local addresses
     #[arg(long, value_name = "CIDR", value_parser = parse_network, value_delimiter = ',')]
@@ -87,6 +99,27 @@ impl Args {
         config.drain = self.drain.unwrap_or(config.drain);
         Ok(config)
     }
+
+    /// The key of this receiver, made where there is none; one that serves a single job has its own.
+    pub(crate) fn host_key(&self) -> anyhow::Result<HostKey> {
+        if self.once {
+            return Ok(HostKey::for_one_job()?);
+        }
+        let folder = match &self.state_dir {
+            Some(folder) => folder.clone(),
+            None => default_state_dir()?,
+        };
+        Ok(HostKey::load_or_make(&folder)?)
+    }
+}
+
+fn default_state_dir() -> anyhow::Result<PathBuf> {
+    let folder = match (std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME")) {
+        (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
+        (_, Some(home)) if Path::new(&home).is_absolute() => Path::new(&home).join(".local/state"),
+        _ => bail!("no place for this receiver's key: HOME is not set; name a folder with --state_dir"),
+    };
+    Ok(folder.join("parallel-transfer"))
 }
 
 /// A network, or one address.

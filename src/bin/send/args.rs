@@ -5,17 +5,23 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{bail, ensure};
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
-use parallel_transfer::client::{Job, Remote};
+use clap::{ArgAction, CommandFactory as _, Parser};
+use parallel_transfer::client::{Job, Remote, Target};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
     CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
 };
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
-use parallel_transfer::path::Escaped;
+use parallel_transfer::path::{Escaped, RemotePath};
+use parallel_transfer::protocol::Open;
 use parallel_transfer::terminal::Loudness;
+use parallel_transfer::ticket::Ticket;
+
+use crate::select::{RULES, Select};
+use crate::wire::{Protocol, Wire};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,11 +35,11 @@ Examples:
 Every flag may be written with '-' instead of '_'. Sizes take the suffixes K, M, G, T (powers of 1024).
 
 Exit codes: 0 all is there and verified; 1 failed; 2 wrong usage; 3 some entries failed, each named,
-the rest is there; 130 interrupted.";
+the rest is there; 4 refused before anything landed; 130 interrupted.";
 
 /// Send a file or a whole tree over many connections at once.
 #[derive(Debug, Parser)]
-#[command(name = "send", version, after_help = EXAMPLES)]
+#[command(name = "send", version, after_help = format!("{RULES}\n\n{EXAMPLES}"))]
 pub(crate) struct Args {
     /// The receiver's name or address; without it the copy stays on this machine
     #[arg(long, value_name = "HOST", requires = "port")]
@@ -67,9 +73,24 @@ pub(crate) struct Args {
     #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
     ip_version: Option<IpVersion>,
 
-    /// The protocol to speak [default: v1, that of Parallel-transfer-file]
-    #[arg(long, value_enum, value_name = "v1", default_value_t = Protocol::V1, hide_default_value = true, hide_possible_values = true)]
-    protocol: Protocol,
+    #[command(flatten)]
+    pub(crate) wire: Wire,
+
+    /// Keep files that are replaced, under NAME_ and the time
+    #[arg(long)]
+    backup: bool,
+
+    /// Say what would be sent, and change nothing
+    #[arg(long = "dry_run", alias = "dry-run")]
+    pub(crate) dry_run: bool,
+
+    /// Write the BLAKE3 of each file that is there to FILE, as 'b3sum --check' reads it
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    pub(crate) manifest: Option<PathBuf>,
+
+    /// Have all on the receiver's disk before the run ends
+    #[arg(long)]
+    fsync: bool,
 
     /// How long to dial again when the receiver is lost [default: 30s]
     #[arg(long = "retry_for", alias = "retry-for", value_name = "TIME", value_parser = parse_duration)]
@@ -78,6 +99,9 @@ pub(crate) struct Args {
     /// How long the receiver may make no progress before a connection is given up [default: 2m]
     #[arg(long = "stall_timeout", alias = "stall-timeout", value_name = "TIME", value_parser = parse_duration)]
     stall_timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) select: Select,
 
     /// Print the outcome as one JSON object
     #[arg(long)]
@@ -90,13 +114,6 @@ pub(crate) struct Args {
     /// Say more
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
-}
-
-/// The protocols that can be spoken.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Protocol {
-    /// That of Parallel-transfer-file
-    V1,
 }
 
 impl Args {
@@ -114,33 +131,64 @@ impl Args {
     }
 
     /// The folder at the receiver; one that makes no sense ends the program.
-    pub(crate) fn remote(&self) -> Remote {
-        Remote::parse(self.remote_dir.as_bytes()).unwrap_or_else(|error| {
+    fn check_remote_dir<T>(&self, parsed: anyhow::Result<T>) -> T {
+        parsed.unwrap_or_else(|error| {
             let message = format!("invalid value '{}' for '--remote_dir <DIR>': {error:#}", self.remote_dir());
             Self::command().error(ErrorKind::ValueValidation, message).exit()
         })
     }
 
-    /// The job of sending to a host.
-    pub(crate) fn job(&self, server: &str) -> anyhow::Result<Job> {
-        let remote = self.remote();
-        let retry_for = self.retry_for.unwrap_or(RETRY_FOR_DEFAULT);
-        let port = self.port.unwrap_or_default();
-        Ok(self.job_to(Dialer::to_host(server, port, self.ip_version, self.stall(), retry_for)?, remote))
+    fn retry_for(&self) -> Duration {
+        self.retry_for.unwrap_or(RETRY_FOR_DEFAULT)
+    }
+
+    /// The job of sending to another machine, or a program on this one.
+    pub(crate) fn job(&self, ticket: Option<&Ticket>) -> anyhow::Result<Job> {
+        let directory = self.remote_dir.as_bytes();
+        let target = match self.wire.protocol {
+            Protocol::V1 => {
+                for (is_given, flag) in
+                    [(self.dry_run, "--dry_run"), (self.manifest.is_some(), "--manifest"), (self.fsync, "--fsync")]
+                {
+                    ensure!(!is_given, "{flag}: protocol v1 can't do that");
+                }
+                Target::InPlace(self.check_remote_dir(Remote::parse(directory)))
+            }
+            Protocol::V2 => {
+                self.check_remote_dir(RemotePath::parse_loosely(directory).map_err(Into::into));
+                Target::Session(self.open(directory, ticket)?)
+            }
+        };
+        let (dialer, host) = match (ticket, &self.server, self.port) {
+            (Some(ticket), ..) => (Dialer::to_addresses(ticket.sockets(), self.stall(), self.retry_for()), String::new()),
+            (None, Some(server), Some(port)) => {
+                let dialer = Dialer::to_host(server, port, self.ip_version, self.stall(), self.retry_for())?;
+                (dialer, format!("{server}:{port}"))
+            }
+            _ => bail!("--server and --port are needed"),
+        };
+        self.job_to(self.wire.set_up(dialer, &host, ticket)?, target)
+    }
+
+    /// The session to open in `directory` of the receiver.
+    pub(crate) fn open(&self, directory: &[u8], ticket: Option<&Ticket>) -> anyhow::Result<Open> {
+        let open = self.wire.open(directory, ticket, self.wire.checksum(self.manifest.is_some())?)?;
+        Ok(Open { keeps_old: self.backup, syncs: self.fsync, is_dry: self.dry_run, ..open })
     }
 
     /// The job of sending to whoever answers `dialer`.
-    pub(crate) fn job_to(&self, dialer: Dialer, remote: Remote) -> Job {
-        let Protocol::V1 = self.protocol;
-        Job {
+    pub(crate) fn job_to(&self, dialer: Dialer, target: Target) -> anyhow::Result<Job> {
+        Ok(Job {
             file: self.file.clone(),
+            look: self.select.look(matches!(target, Target::Session(_)))?,
             dialer,
-            remote,
+            target,
             length: self.length,
             process_num: self.process_num.unwrap_or_else(|| num_cpus::get().clamp(1, PROCESS_NUM_MAX)),
             thread_num: self.thread_num,
-            program: std::env::current_exe().ok(),
-        }
+            // A rate is kept by one process.
+            program: std::env::current_exe().ok().filter(|_| self.wire.bwlimit.is_none()),
+        })
     }
 }
 

@@ -1,21 +1,21 @@
 //! `send` without `--server`: a receiver in this very process, on a socket that no one else can
 //! reach.
 
-use std::fs::{self, Permissions};
+use std::fs::{DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, ensure};
-use parallel_transfer::client::{self, Remote};
+use parallel_transfer::client::{self, Target};
 use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
 use parallel_transfer::server::{self, Config};
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::Store;
+use parallel_transfer::store::{Store, take_umask};
 
 use crate::args::Args;
 
@@ -27,8 +27,13 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     client::check_source(&args.file)?;
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
-    fs::create_dir_all(target).with_context(|| format!("can't make folder '{shown}'"))?;
-    let store = Store::open(target).with_context(|| format!("can't write below '{shown}'"))?;
+    let umask = take_umask();
+    DirBuilder::new()
+        .recursive(true)
+        .mode(umask.of(0o777))
+        .create(target)
+        .with_context(|| format!("can't make folder '{shown}'"))?;
+    let store = Store::open(target, umask).with_context(|| format!("can't write below '{shown}'"))?;
     // What was missing may have led elsewhere: `missing/../here`.
     ensure!(!client::lands_in_itself(&args.file, store.path())?, itself());
     *landed = Escaped::path(store.path()).to_string();
@@ -36,7 +41,8 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
-    let mut job = args.job_to(Dialer::to_local(socket, args.stall()), Remote::parse(b"")?);
+    let mut job =
+        args.job_to(Dialer::to_local(socket, args.stall()).with_pace(args.wire.pace()), Target::Session(args.open(b"", None)?))?;
     // One process owns what is written.
     job.program = None;
     let config = Config::new(store.path().to_path_buf());
@@ -45,7 +51,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
         let receiver = thread::Builder::new()
             .name("receiver".to_owned())
             .spawn_scoped(scope, || server::serve(&listener, &store, &config, &served))?;
-        let result = crate::start(&job, landed, progress, stop);
+        let result = crate::start(args, &job, landed, progress, stop);
         served.ask();
         let served =
             receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");

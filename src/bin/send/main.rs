@@ -2,22 +2,29 @@
 
 mod args;
 mod local;
+mod manifest;
+mod select;
+mod wire;
 
 use std::panic;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use clap::Parser as _;
-use parallel_transfer::client::{self, Job};
+use parallel_transfer::client::{self, Job, Listener};
+use parallel_transfer::entry::Entry;
 use parallel_transfer::exit::Verdict;
+use parallel_transfer::net::tls::Client;
+use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::terminal::{self, Report, Terminal};
 
 use args::Args;
+use manifest::Manifest;
 
 fn main() -> ExitCode {
     // A thread that panics has found a mistake of ours. The others would wait for it for ever.
@@ -36,10 +43,12 @@ fn main() -> ExitCode {
     let (verdict, error) = match run.result {
         Ok(()) => (Verdict::of(&progress), None),
         Err(error) if run.stopped => (Verdict::Interrupted, Some(error)),
+        Err(error) if client::is_refusal(&error) => (Verdict::Refused, Some(error)),
         Err(error) => (Verdict::Failed, Some(error)),
     };
     let error = error.map(|error| format!("{error:#}"));
-    let report = Report { verdict, error, landed: &run.landed, progress: &progress, elapsed: started.elapsed() };
+    let protocol = args.wire.protocol.name();
+    let report = Report { verdict, error, landed: &run.landed, protocol, progress: &progress, elapsed: started.elapsed() };
     report.print(args.json, args.loudness());
     ExitCode::from(verdict.code())
 }
@@ -61,13 +70,7 @@ fn run(args: &Args, terminal: &Terminal, progress: &Progress) -> Run {
         thread::scope(|scope| {
             let follower =
                 thread::Builder::new().name("bar".to_owned()).spawn_scoped(scope, || terminal.follow(progress, &done))?;
-            let result = match &args.server {
-                Some(server) => args.job(server).and_then(|job| {
-                    landed = format!("{} below the receiver's root at {}", args.remote_dir(), job.dialer);
-                    start(&job, &landed, progress, &stop)
-                }),
-                None => local::copy(args, &mut landed, progress, &stop),
-            };
+            let result = send(args, &mut landed, progress, &stop);
             done.ask();
             drop(follower.join());
             result
@@ -76,16 +79,54 @@ fn run(args: &Args, terminal: &Terminal, progress: &Progress) -> Run {
     Run { result, stopped: stop.is_asked(), landed }
 }
 
-/// Says where all lands, then does the job.
-fn start(job: &Job, landed: &str, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
-    tracing::info!("sending {} into {landed}", parallel_transfer::path::Escaped::path(&job.file));
-    client::run(job, progress, stop)
+fn send(args: &Args, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    let ticket = if args.server.is_none() { args.wire.ticket()? } else { None };
+    if args.server.is_none() && ticket.is_none() {
+        return local::copy(args, landed, progress, stop);
+    }
+    let job = args.job(ticket.as_ref())?;
+    *landed = format!("{} below the receiver's root at {}", args.remote_dir(), job.dialer);
+    start(args, &job, landed, progress, stop)
+}
+
+/// Does the job; says before the first byte where all lands.
+fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    let place = Mutex::new(std::mem::take(landed));
+    let landing = |folder: Option<&[u8]>| {
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = folder {
+            *place = match job.dialer.addresses().first() {
+                Some(address) => format!("{} at {address}", Escaped(folder)),
+                None => Escaped(folder).to_string(),
+            };
+        }
+        if let Some(seen) = job.dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new) {
+            tracing::warn!("new receiver: its key {} is accepted and kept", seen.fingerprint);
+        }
+        let act = if args.dry_run { "would send" } else { "sending" };
+        tracing::info!("{act} {} into {place}", Escaped::path(&job.file));
+    };
+    let manifest = args.manifest.as_deref().map(Manifest::create).transpose()?;
+    let digest = |path: &RemotePath, digest| {
+        if let Some(manifest) = &manifest {
+            manifest.add(path, digest, progress);
+        }
+    };
+    let tell = |entry: &Entry| terminal::print_would_send(&entry.path);
+    let listener = Listener {
+        landing: &landing,
+        digest: if manifest.is_some() { Some(&digest) } else { None },
+        dry: if args.dry_run { Some(&tell) } else { None },
+    };
+    let done = client::run(job, &listener, progress, stop);
+    *landed = place.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.and_then(|()| manifest.map_or(Ok(()), Manifest::finish))
 }
 
 fn listen_to_signals(stop: &Arc<Stop>) -> anyhow::Result<()> {
     let (signals, stop) = (signals::listen()?, Arc::clone(stop));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        signals::forward(signals, &stop);
+        signals::forward(signals, &stop, || ());
         #[allow(clippy::disallowed_methods, reason = "asked a second time, and at once")]
         std::process::exit(i32::from(Verdict::Interrupted.code()));
     })?;

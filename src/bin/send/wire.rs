@@ -1,0 +1,175 @@
+//! The flags of `send` that say how the receiver is spoken to, and why it may be trusted.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::ValueEnum;
+use parallel_transfer::client::new_token;
+use parallel_transfer::digest::Checksum;
+use parallel_transfer::flags::parse_size;
+use parallel_transfer::limits::TICKET_LEN_MAX;
+use parallel_transfer::net::dial::Dialer;
+use parallel_transfer::net::pace::Pace;
+use parallel_transfer::net::tls::{Client, Fingerprint};
+use parallel_transfer::path::Escaped;
+use parallel_transfer::protocol::{Credential, Open};
+use parallel_transfer::ticket::Ticket;
+
+/// The variable that a ticket may be in.
+const TICKET_VARIABLE: &str = "PTF_TICKET";
+
+/// How the receiver is spoken to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Wire {
+    /// The protocol to speak: v2, or v1 to receivers of Parallel-transfer-file [default: v2]
+    #[arg(long, value_enum, value_name = "v1|v2", default_value_t = Protocol::V2, hide_default_value = true, hide_possible_values = true)]
+    pub(crate) protocol: Protocol,
+
+    /// Take the receiver's address, key and secret from the ticket that 'recv --once' printed, in
+    /// place of --server and --port; '-' reads it from standard input. The environment's PTF_TICKET
+    /// does the same
+    #[arg(long = "ticket_file", alias = "ticket-file", value_name = "FILE", conflicts_with = "server")]
+    ticket_file: Option<PathBuf>,
+
+    /// Don't encrypt (a trusted network only; blocks are verified all the same)
+    #[arg(long, conflicts_with_all = ["host_key", "strict", "known_hosts", "ticket_file"])]
+    plain: bool,
+
+    /// The receiver's key must have this fingerprint, which 'recv' prints
+    #[arg(long = "host_key", alias = "host-key", value_name = "FINGERPRINT")]
+    host_key: Option<Fingerprint>,
+
+    /// Refuse receivers whose key is not known
+    #[arg(long)]
+    strict: bool,
+
+    /// Where the keys of known receivers are kept [default: ~/.config/parallel-transfer/known_hosts]
+    #[arg(long = "known_hosts", alias = "known-hosts", value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+
+    /// How each block is verified end to end: xxh3, blake3 or none [default: xxh3]
+    #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
+    checksum: Option<Algorithm>,
+
+    /// Bytes a second to send at the most, over all connections together
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true)]
+    pub(crate) bwlimit: Option<u64>,
+
+    /// The kernel's congestion control to use, such as cubic or bbr [default: the system's]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
+}
+
+/// The protocols that can be spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    /// That of Parallel-transfer-file
+    V1,
+    /// That of this program
+    V2,
+}
+
+/// What can verify a block.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Algorithm {
+    Xxh3,
+    Blake3,
+    None,
+}
+
+impl Protocol {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
+impl Wire {
+    /// How blocks are verified; the digests of whole files come from BLAKE3 alone.
+    pub(crate) fn checksum(&self, wants_digests: bool) -> anyhow::Result<Checksum> {
+        Ok(match self.checksum {
+            None if wants_digests => Checksum::Blake3,
+            Some(Algorithm::Xxh3 | Algorithm::None) if wants_digests => bail!("--manifest needs --checksum blake3"),
+            None | Some(Algorithm::Xxh3) => Checksum::Xxh3,
+            Some(Algorithm::Blake3) => Checksum::Blake3,
+            Some(Algorithm::None) => Checksum::None,
+        })
+    }
+
+    /// The ticket, if there is one.
+    pub(crate) fn ticket(&self) -> anyhow::Result<Option<Ticket>> {
+        let (text, source) = match &self.ticket_file {
+            Some(file) if file == Path::new("-") => (read_ticket(io::stdin().lock()), "standard input".to_owned()),
+            Some(file) => {
+                #[allow(clippy::disallowed_methods, reason = "the user named this file")]
+                let opened = File::open(file).and_then(read_ticket);
+                (opened, format!("'{}'", Escaped::path(file)))
+            }
+            None => match std::env::var(TICKET_VARIABLE) {
+                Ok(text) => (Ok(text), TICKET_VARIABLE.to_owned()),
+                Err(_) => return Ok(None),
+            },
+        };
+        let text = text.with_context(|| format!("can't read a ticket from {source}"))?;
+        Ok(Some(text.parse().with_context(|| source)?))
+    }
+
+    /// The session to open in `directory`.
+    pub(crate) fn open(&self, directory: &[u8], ticket: Option<&Ticket>, checksum: Checksum) -> anyhow::Result<Open> {
+        Ok(Open {
+            token: new_token()?,
+            directory: directory.to_vec(),
+            credential: ticket.map_or(Credential::None, |ticket| Credential::Ticket(ticket.secret)),
+            checksum,
+            keeps_old: false,
+            syncs: false,
+            is_dry: false,
+        })
+    }
+
+    /// The rate that all connections share, if there is one.
+    pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
+        self.bwlimit.map(|rate| Arc::new(Pace::new(rate)))
+    }
+
+    /// Adds to `dialer` how its streams are to be; `host` is the receiver as the user named it.
+    pub(crate) fn set_up(&self, dialer: Dialer, host: &str, ticket: Option<&Ticket>) -> anyhow::Result<Dialer> {
+        let dialer = dialer.with_pace(self.pace()).with_congestion(self.congestion.clone());
+        if self.plain || self.protocol == Protocol::V1 {
+            ensure!(ticket.is_none(), "a ticket is for encrypted connections: leave --plain and --protocol v1 out");
+            ensure!(
+                self.host_key.is_none() && !self.strict,
+                "--host_key and --strict are for encrypted connections: leave --protocol v1 out"
+            );
+            return Ok(dialer);
+        }
+        let tls = match (ticket.map(|ticket| ticket.fingerprint).or(self.host_key), &self.known_hosts) {
+            (Some(fingerprint), _) => Client::pinned(fingerprint)?,
+            (None, Some(file)) => Client::known_hosts(file.clone(), host.to_owned(), self.strict)?,
+            (None, None) => Client::known_hosts(default_known_hosts()?, host.to_owned(), self.strict)?,
+        };
+        Ok(dialer.with_tls(Some(tls)))
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "what is read has a bound")]
+fn read_ticket(mut from: impl io::Read) -> io::Result<String> {
+    let mut text = String::new();
+    from.by_ref().take(TICKET_LEN_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn default_known_hosts() -> anyhow::Result<PathBuf> {
+    let folder = match (std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME")) {
+        (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
+        (_, Some(home)) if Path::new(&home).is_absolute() => Path::new(&home).join(".config"),
+        _ => bail!("no place for known hosts: HOME is not set; name one with --known_hosts FILE, or pin the key with --host_key"),
+    };
+    Ok(folder.join("parallel-transfer").join("known_hosts"))
+}

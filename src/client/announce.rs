@@ -1,0 +1,419 @@
+//! The control connection of a job whose files are published whole: opens the session, asks what is
+//! there already, describes folders and links, and at the end asks for the rest.
+
+use std::collections::VecDeque;
+use std::io;
+
+use anyhow::Context as _;
+use crossbeam_channel::Receiver;
+
+use super::live::{Live, Registered};
+use super::plan::Sending;
+use super::queue::Queue;
+use super::source::Source;
+use super::{NoteDigest, leave_out};
+use crate::entry::{Entry, FileMeta, Kind};
+use crate::limits::{CREATE_FLUSH_LEN, DIAL_TIMEOUT, FRAME_LEN_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX, WINDOW_FRAMES_MAX};
+use crate::net::Stream;
+use crate::net::dial::Dialer;
+use crate::path::RemotePath;
+use crate::progress::Progress;
+use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
+use crate::pump::{Inbox, Outbox};
+use crate::stop::Stop;
+
+/// Who speaks on the control connection.
+pub(super) struct Announcer<'a> {
+    pub(super) open: &'a Open,
+    pub(super) source: &'a Source,
+    pub(super) dialer: &'a Dialer,
+    pub(super) queue: &'a Queue<'a>,
+    pub(super) progress: &'a Progress,
+    pub(super) live: &'a Live,
+    pub(super) stop: &'a Stop,
+    /// Told the digest of each file that is there, where that is wanted.
+    pub(super) digest: Option<NoteDigest<'a>>,
+    /// Told of what would be sent, where nothing is to be sent.
+    pub(super) dry: Option<&'a (dyn Fn(&Entry) + Sync)>,
+}
+
+/// The receiver does not want this job: nothing has landed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// The control connection, and what it was asked.
+#[derive(Debug)]
+pub(super) struct Line<'a> {
+    stream: Registered<'a>,
+    outbox: Outbox,
+    inbox: Inbox,
+    asked: VecDeque<Asked>,
+    /// Files to be queued, and files to ask for.
+    files: Vec<Sending>,
+    batch: Batch,
+    /// The job's folder was not there before: no need to ask what is in it.
+    is_new: bool,
+    is_known: bool,
+    /// Where the job lands, in full.
+    pub(super) landed: Vec<u8>,
+}
+
+/// What is not answered yet.
+#[derive(Debug)]
+enum Asked {
+    /// Which of these are there?
+    Have(Vec<(RemotePath, FileMeta)>),
+    /// Take note of this.
+    Entry(Entry),
+}
+
+/// Why work on the control connection ended.
+enum Trouble {
+    /// The stream failed: another may do.
+    Broken(io::Error),
+    /// Nothing will do.
+    Fatal(anyhow::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl<'a> Announcer<'a> {
+    /// Opens the session over a new stream.
+    ///
+    /// # Errors
+    /// [`Refused`]; no answer of the kind that a v2 receiver gives; those of the stream.
+    pub(super) fn start(&self, stream: Stream) -> anyhow::Result<Line<'a>> {
+        let stream = self.live.register(stream);
+        let mut line = Line {
+            stream,
+            outbox: Outbox::default(),
+            inbox: Inbox::default(),
+            asked: VecDeque::new(),
+            files: Vec::new(),
+            batch: Batch::default(),
+            is_new: false,
+            is_known: false,
+            landed: Vec::new(),
+        };
+        self.open_session(&mut line)?;
+        Ok(line)
+    }
+
+    fn open_session(&self, line: &mut Line<'_>) -> anyhow::Result<()> {
+        let mut bytes = v2::MAGIC.to_vec();
+        v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
+        v2::request::encode_open(&mut bytes, self.open);
+        line.stream.handle().limit_waits(DIAL_TIMEOUT)?;
+        line.outbox.put(&mut *line.stream, &bytes)?;
+        line.outbox.flush(&mut *line.stream)?;
+        let opened = loop {
+            match self.next_reply(line) {
+                Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
+                Ok(Reply::Heartbeat) => {}
+                Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
+                Ok(Reply::Refused(why)) => return Err(Refused(why).into()),
+                Ok(_) => anyhow::bail!("{} answers out of turn", self.dialer),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Broken(error)) => {
+                    return Err(error).with_context(|| {
+                        format!(
+                            "{} does not answer as a receiver of this program does; \
+                             if it is one of Parallel-transfer-file, use --protocol v1",
+                            self.dialer
+                        )
+                    });
+                }
+            }
+        };
+        (line.is_new, line.is_known, line.landed) = opened;
+        line.stream.handle().limit_waits(self.dialer.stall())?;
+        Ok(())
+    }
+
+    /// Announces all entries that come, and queues the files that are not there.
+    ///
+    /// # Errors
+    /// The receiver can't be reached any more, refuses, has forgotten the job, or answers nonsense.
+    pub(super) fn run(&self, line: &mut Line<'a>, entries: &Receiver<Entry>) -> anyhow::Result<()> {
+        let mut result = self.announce(line, entries);
+        loop {
+            match result {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Broken(error)) => {
+                    self.restore(line, error)?;
+                    result = self.announce(line, entries);
+                }
+            }
+        }
+    }
+
+    /// Opens the session again over another stream, and asks again for what was not answered.
+    fn restore(&self, line: &mut Line<'a>, error: io::Error) -> anyhow::Result<()> {
+        if self.stop.is_asked() {
+            return Err(error.into());
+        }
+        tracing::debug!("the control connection to {} broke: {error}", self.dialer);
+        self.progress.lost_connections.add(1);
+        let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
+        self.progress.connections.add(1);
+        line.stream = self.live.register(stream);
+        (line.outbox, line.inbox) = (Outbox::default(), Inbox::default());
+        self.open_session(line)?;
+        anyhow::ensure!(line.is_known, "the receiver does not know this job any more: was it restarted?");
+        // What it heard of twice means the same.
+        for asked in &line.asked {
+            line.outbox.put(&mut *line.stream, &frame_of(asked))?;
+        }
+        Ok(())
+    }
+
+    fn announce(&self, line: &mut Line<'_>, entries: &Receiver<Entry>) -> Result<(), Trouble> {
+        let mut ended = false;
+        while !ended || !line.asked.is_empty() {
+            let next = if ended || line.asked.len() >= WINDOW_FRAMES_MAX { None } else { entries.try_recv().ok() };
+            let next = match next {
+                // Nothing to wait for but the walk.
+                None if !ended && line.asked.is_empty() && line.files.is_empty() && line.batch.files.is_empty() => {
+                    let next = entries.recv().ok();
+                    ended = next.is_none();
+                    next
+                }
+                next => next,
+            };
+            let has_next = next.is_some();
+            if let Some(entry) = next {
+                self.take(line, entry)?;
+                if line.outbox.waiting_len() < CREATE_FLUSH_LEN && line.files.len() < HAVE_BATCH_MAX {
+                    continue;
+                }
+            }
+            if !self.queue_files(line) {
+                return Ok(());
+            }
+            if !has_next {
+                self.ask(line)?;
+            }
+            line.outbox.flush(&mut *line.stream)?;
+            if line.asked.is_empty() {
+                continue;
+            }
+            let may_wait = !has_next && (ended || entries.is_empty() || line.asked.len() >= WINDOW_FRAMES_MAX);
+            self.read_replies(line, may_wait)?;
+            if !self.queue_files(line) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the files over that are to be sent; false when nothing more is to be done.
+    fn queue_files(&self, line: &mut Line<'_>) -> bool {
+        line.files.is_empty() || self.queue.push(std::mem::take(&mut line.files))
+    }
+
+    /// Takes in what is here, waiting for it if `may_wait`.
+    fn read_replies(&self, line: &mut Line<'_>, may_wait: bool) -> Result<(), Trouble> {
+        if may_wait {
+            let reply = self.next_reply(line)?;
+            self.take_reply(line, reply)?;
+        } else {
+            let mut bytes = [0; CREATE_FLUSH_LEN];
+            match line.stream.read_available(&mut bytes)? {
+                None => return Ok(()),
+                Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Some(len) => line.inbox.fill(&mut &bytes[..len], 2 * FRAME_LEN_MAX)?,
+            };
+        }
+        while let Some(reply) = self.decode_reply(line)? {
+            self.take_reply(line, reply)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, line: &mut Line<'_>, entry: Entry) -> Result<(), Trouble> {
+        match entry.kind {
+            Kind::File { identity, is_sparse } => {
+                let meta = FileMeta { identity, attributes: entry.attributes, is_sparse };
+                if line.is_new {
+                    self.queue_file(entry.path, meta, &mut line.files);
+                } else if line.batch.add(entry.path, meta) {
+                    self.ask(line)?;
+                }
+            }
+            _ if self.dry.is_some() => {
+                if let Some(tell) = self.dry.filter(|_| !matches!(entry.kind, Kind::Directory { .. })) {
+                    tell(&entry);
+                }
+            }
+            _ => self.send(line, Asked::Entry(entry))?,
+        }
+        Ok(())
+    }
+
+    /// Files that are to be sent.
+    fn queue_file(&self, path: RemotePath, meta: FileMeta, files: &mut Vec<Sending>) {
+        match self.dry {
+            None => files.push(Sending::new(path, meta)),
+            Some(tell) => {
+                let FileMeta { identity, attributes, is_sparse } = meta;
+                tell(&Entry { path, kind: Kind::File { identity, is_sparse }, attributes });
+            }
+        }
+    }
+
+    fn ask(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
+        let files = std::mem::take(&mut line.batch).files;
+        if files.is_empty() {
+            return Ok(());
+        }
+        self.send(line, Asked::Have(files))
+    }
+
+    fn send(&self, line: &mut Line<'_>, asked: Asked) -> Result<(), Trouble> {
+        let frame = frame_of(&asked);
+        // In its place before it is sent: what breaks half-way is asked again.
+        line.asked.push_back(asked);
+        line.outbox.put(&mut *line.stream, &frame)?;
+        Ok(())
+    }
+
+    fn take_reply(&self, line: &mut Line<'_>, reply: Reply) -> Result<(), Trouble> {
+        match (line.asked.pop_front(), reply) {
+            (asked, Reply::Heartbeat) => {
+                if let Some(asked) = asked {
+                    line.asked.push_front(asked);
+                }
+            }
+            (_, Reply::Refused(why)) => {
+                return Err(Trouble::Fatal(anyhow::anyhow!("{} refuses: {why}", self.dialer)));
+            }
+            (Some(Asked::Have(batch)), Reply::Had(bits)) if bits.len() == batch.len() => {
+                for ((path, meta), is_there) in batch.into_iter().zip(bits) {
+                    if is_there {
+                        self.progress.unchanged_files.add(1);
+                        self.progress.unchanged_bytes.add(meta.identity.size);
+                        self.progress.done_files.add(1);
+                        self.progress.done_bytes.add(meta.identity.size);
+                        self.note_unchanged(&path);
+                    } else {
+                        self.queue_file(path, meta, &mut line.files);
+                    }
+                }
+            }
+            (Some(Asked::Entry(entry)), Reply::Answer(Answer { status: Status::Stored, .. })) => match entry.kind {
+                Kind::Directory { .. } if entry.path.is_root() => {}
+                Kind::Directory { .. } => self.progress.done_directories.add(1),
+                _ => self.progress.done_links.add(1),
+            },
+            (Some(Asked::Entry(entry)), Reply::Answer(Answer { reason, .. })) => {
+                leave_out(self.progress, &entry.path, &reason);
+            }
+            _ => return Err(Trouble::Fatal(anyhow::anyhow!("{} answers out of turn", self.dialer))),
+        }
+        Ok(())
+    }
+
+    /// Of files that are not sent the digest is made here.
+    fn note_unchanged(&self, path: &RemotePath) {
+        if let Some(note) = self.digest {
+            match self.source.digest(path) {
+                Ok(digest) => note(path, digest),
+                Err(error) => leave_out(self.progress, path, &format!("is there, but its digest can't be made: {error}")),
+            }
+        }
+    }
+
+    /// Ends the session: has links made and folders given their attributes, and hears what is missing.
+    ///
+    /// # Errors
+    /// As [`Announcer::run`].
+    pub(super) fn finish(&self, line: &mut Line<'a>) -> anyhow::Result<Totals> {
+        let mut result = self.ask_to_finish(line);
+        loop {
+            match result {
+                Ok(totals) => return Ok(totals),
+                Err(Trouble::Fatal(error)) => return Err(error),
+                Err(Trouble::Broken(error)) => {
+                    self.restore(line, error)?;
+                    result = self.ask_to_finish(line);
+                }
+            }
+        }
+    }
+
+    fn ask_to_finish(&self, line: &mut Line<'_>) -> Result<Totals, Trouble> {
+        let mut bytes = Vec::new();
+        v2::request::encode_finish(&mut bytes);
+        line.outbox.put(&mut *line.stream, &bytes)?;
+        line.outbox.flush(&mut *line.stream)?;
+        let mut missing = Vec::new();
+        loop {
+            match self.next_reply(line)? {
+                Reply::Heartbeat => {}
+                Reply::Missing { path, reason } => missing.push((path, reason)),
+                Reply::Finished(totals) => {
+                    for (path, reason) in missing {
+                        leave_out(self.progress, &path, &reason);
+                    }
+                    return Ok(totals);
+                }
+                Reply::Refused(why) => return Err(Trouble::Fatal(anyhow::anyhow!("{} refuses: {why}", self.dialer))),
+                _ => return Err(Trouble::Fatal(anyhow::anyhow!("{} answers out of turn", self.dialer))),
+            }
+        }
+    }
+
+    /// The next reply, waited for.
+    fn next_reply(&self, line: &mut Line<'_>) -> Result<Reply, Trouble> {
+        loop {
+            if let Some(reply) = self.decode_reply(line)? {
+                return Ok(reply);
+            }
+            match line.inbox.fill(&mut *line.stream, 2 * FRAME_LEN_MAX) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                filled => filled.map(drop)?,
+            }
+        }
+    }
+
+    fn decode_reply(&self, line: &mut Line<'_>) -> Result<Option<Reply>, Trouble> {
+        let nonsense = |error| Trouble::Fatal(anyhow::anyhow!("{} answers nonsense: {error}", self.dialer));
+        Ok(v2::reply::decode(line.inbox.bytes()).map_err(nonsense)?.map(|(reply, len)| {
+            line.inbox.consume(len);
+            reply
+        }))
+    }
+}
+
+/// Files to ask for.
+#[derive(Debug, Default)]
+struct Batch {
+    files: Vec<(RemotePath, FileMeta)>,
+    len: usize,
+}
+
+impl Batch {
+    /// Adds a file; true when it is time to ask.
+    fn add(&mut self, path: RemotePath, meta: FileMeta) -> bool {
+        let xattrs: usize = meta.attributes.xattrs.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        self.len += path.as_bytes().len() + xattrs + 64;
+        self.files.push((path, meta));
+        self.files.len() >= HAVE_BATCH_MAX || self.len >= HAVE_BATCH_LEN
+    }
+}
+
+fn frame_of(asked: &Asked) -> Vec<u8> {
+    let mut frame = Vec::new();
+    match asked {
+        Asked::Have(files) => v2::request::encode_have(&mut frame, files.iter().map(|(path, meta)| (path, meta))),
+        Asked::Entry(entry) => v2::request::encode_describe(&mut frame, entry),
+    }
+    frame
+}

@@ -1,0 +1,15 @@
+//! Protocol v2: binary frames, each of which stands alone. docs/PROTOCOL.md has them byte by byte.
+
+mod frame;
+pub mod payload;
+pub mod pipe;
+pub mod reply;
+pub mod request;
+
+use std::ops::RangeInclusive;
+
+/// The first bytes of a connection that speaks v2.
+pub const MAGIC: [u8; 4] = [0x8f, b'P', b'T', b'F'];
+
+/// The versions that are spoken here.
+pub const VERSIONS: RangeInclusive<u8> = 2..=2;

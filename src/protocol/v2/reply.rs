@@ -1,0 +1,119 @@
+//! What a server answers.
+
+use super::frame::{self, Fields, put_long, put_run, put_short, put_text};
+use crate::limits::{HAVE_BATCH_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
+use crate::path::RemotePath;
+use crate::protocol::{Answer, Decoded, Error, Features, Reply, Status, Totals};
+
+const WELCOME: u8 = 0x81;
+const OPENED: u8 = 0x82;
+const ANSWER: u8 = 0x83;
+const HAD: u8 = 0x84;
+const MISSING: u8 = 0x85;
+const FINISHED: u8 = 0x86;
+const HEARTBEAT: u8 = 0x87;
+const REFUSED: u8 = 0x88;
+
+/// Decodes the reply at the start of `bytes`.
+///
+/// # Errors
+/// As soon as the bytes at hand can't become a reply.
+pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
+    let Some((frame, len)) = frame::decode(bytes)? else { return Ok(None) };
+    let mut fields = Fields(frame.body);
+    let reply = match frame.kind {
+        WELCOME => Reply::Welcome { version: fields.byte()?, features: Features(fields.long()?) },
+        OPENED => {
+            let (is_new, is_known) = (fields.flag()?, fields.flag()?);
+            Reply::Opened { is_new, is_known, landed: fields.run_up_to(WIRE_NAME_LEN_MAX, "length of a folder's name")?.to_vec() }
+        }
+        ANSWER => Reply::Answer(decode_answer(&mut fields)?),
+        HAD => Reply::Had(decode_bits(&mut fields)?),
+        MISSING => {
+            let path = match fields.run()? {
+                [] => RemotePath::root(),
+                path => RemotePath::parse(path)?,
+            };
+            Reply::Missing { path, reason: fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")? }
+        }
+        FINISHED => Reply::Finished(decode_totals(&mut fields)?),
+        HEARTBEAT => Reply::Heartbeat,
+        REFUSED => Reply::Refused(fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?),
+        kind => return Err(Error::UnknownOperation(vec![kind])),
+    };
+    fields.end()?;
+    Ok(Some((reply, len)))
+}
+
+fn decode_answer(fields: &mut Fields<'_>) -> Result<Answer, Error> {
+    let status = Status::from_code(fields.byte()?).ok_or(Error::Malformed("status"))?;
+    Ok(Answer { status, reason: fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")? })
+}
+
+fn decode_bits(fields: &mut Fields<'_>) -> Result<Vec<bool>, Error> {
+    let count = fields.count_up_to(HAVE_BATCH_MAX, "number of files in a batch")?;
+    let mut bits = Vec::with_capacity(count);
+    while bits.len() < count {
+        let byte = fields.byte()?;
+        bits.extend((0..8).map(|bit| byte >> bit & 1 == 1).take(count.saturating_sub(bits.len())));
+    }
+    Ok(bits)
+}
+
+fn decode_totals(fields: &mut Fields<'_>) -> Result<Totals, Error> {
+    Ok(Totals {
+        files: fields.long()?,
+        bytes: fields.long()?,
+        folders: fields.long()?,
+        links: fields.long()?,
+        failed: fields.long()?,
+        receiving_us: fields.long()?,
+        verifying_us: fields.long()?,
+        writing_us: fields.long()?,
+    })
+}
+
+/// Adds `reply`.
+pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
+    let kind = match reply {
+        Reply::Welcome { .. } => WELCOME,
+        Reply::Opened { .. } => OPENED,
+        Reply::Answer(_) => ANSWER,
+        Reply::Had(_) => HAD,
+        Reply::Missing { .. } => MISSING,
+        Reply::Finished(_) => FINISHED,
+        Reply::Heartbeat => HEARTBEAT,
+        Reply::Refused(_) => REFUSED,
+    };
+    frame::encode(bytes, kind, |body| match reply {
+        Reply::Welcome { version, features } => {
+            body.push(*version);
+            put_long(body, features.0);
+        }
+        Reply::Opened { is_new, is_known, landed } => {
+            body.extend_from_slice(&[u8::from(*is_new), u8::from(*is_known)]);
+            put_run(body, landed);
+        }
+        Reply::Answer(answer) => {
+            body.push(answer.status as u8);
+            put_text(body, &answer.reason, WIRE_REASON_LEN_MAX);
+        }
+        Reply::Had(bits) => {
+            put_short(body, bits.len());
+            for byte in bits.chunks(8) {
+                body.push(byte.iter().enumerate().fold(0, |byte, (bit, &is_set)| byte | u8::from(is_set) << bit));
+            }
+        }
+        Reply::Missing { path, reason } => {
+            put_run(body, path.as_bytes());
+            put_text(body, reason, WIRE_REASON_LEN_MAX);
+        }
+        Reply::Finished(totals) => {
+            for number in totals.numbers() {
+                put_long(body, number);
+            }
+        }
+        Reply::Heartbeat => {}
+        Reply::Refused(reason) => put_text(body, reason, WIRE_REASON_LEN_MAX),
+    });
+}

@@ -1,0 +1,258 @@
+//! What a client asks for.
+
+use super::frame::{self, Fields, put_long, put_run, put_short, put_word};
+use crate::digest::{Binding, Checksum};
+use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Time};
+use crate::limits::{HAVE_BATCH_MAX, PATH_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX, XATTRS_NUM_MAX};
+use crate::path::RemotePath;
+use crate::protocol::{Credential, Decoded, Error, Features, Known, Open, Put, Request, Token};
+
+const HELLO: u8 = 1;
+const OPEN: u8 = 2;
+const JOIN: u8 = 3;
+const PUT: u8 = 4;
+const HAVE: u8 = 5;
+const DESCRIBE: u8 = 6;
+const FINISH: u8 = 7;
+
+const IS_SPARSE: u8 = 1;
+const HAS_OWNER: u8 = 2;
+const HAS_XATTRS: u8 = 4;
+
+const KEEP_OLD: u16 = 1;
+const SYNC: u16 = 2;
+const DRY: u16 = 4;
+
+/// Decodes the request at the start of `bytes`; of a put, all but the payload.
+///
+/// # Errors
+/// As soon as the bytes at hand can't become a request.
+pub fn decode(bytes: &[u8]) -> Decoded<Request<'_>> {
+    let Some((frame, len)) = frame::decode(bytes)? else { return Ok(None) };
+    let mut fields = Fields(frame.body);
+    let request = match frame.kind {
+        HELLO => Request::Hello { versions: fields.byte()?..=fields.byte()?, features: Features(fields.long()?) },
+        OPEN => Request::Open(decode_open(&mut fields)?),
+        JOIN => Request::Join(Token(fields.array()?)),
+        PUT => {
+            let mut put = decode_put(&mut fields)?;
+            put.binding = Binding::of(frame.body);
+            Request::Put(put)
+        }
+        HAVE => Request::Have(decode_have(&mut fields)?),
+        DESCRIBE => Request::Describe(decode_entry(&mut fields)?),
+        FINISH => Request::Finish,
+        kind => return Err(Error::UnknownOperation(vec![kind])),
+    };
+    fields.end()?;
+    Ok(Some((request, len)))
+}
+
+fn decode_open(fields: &mut Fields<'_>) -> Result<Open, Error> {
+    let token = Token(fields.array()?);
+    let flags = fields.short()?;
+    let checksum = Checksum::from_code(fields.byte()?).ok_or(Error::Malformed("checksum"))?;
+    let directory = fields.run_up_to(WIRE_NAME_LEN_MAX, "length of a folder's name")?.to_vec();
+    let credential = match fields.byte()? {
+        0 => Credential::None,
+        1 => Credential::Ticket(Token(fields.array()?)),
+        _ => return Err(Error::Malformed("credential")),
+    };
+    let has = |flag| flags & flag != 0;
+    Ok(Open { token, keeps_old: has(KEEP_OLD), syncs: has(SYNC), is_dry: has(DRY), checksum, directory, credential })
+}
+
+fn decode_path(fields: &mut Fields<'_>) -> Result<RemotePath, Error> {
+    Ok(RemotePath::parse(fields.run()?)?)
+}
+
+fn decode_time(fields: &mut Fields<'_>) -> Result<Time, Error> {
+    let time = (fields.long()?.cast_signed(), fields.word()?);
+    if time.1 >= 1_000_000_000 { Err(Error::Malformed("time")) } else { Ok(time) }
+}
+
+/// Flags come first: they say which attributes there are.
+fn decode_attributes(fields: &mut Fields<'_>, flags: u8) -> Result<Attributes, Error> {
+    let mode = fields.short()? & 0o777;
+    let owner = if flags & HAS_OWNER == 0 { None } else { Some((fields.word()?, fields.word()?)) };
+    let mut xattrs = Vec::new();
+    if flags & HAS_XATTRS != 0 {
+        let count = fields.count_up_to(XATTRS_NUM_MAX, "number of extended attributes")?;
+        for _ in 0..count {
+            xattrs.push((fields.run()?.into(), fields.run_up_to(XATTRS_LEN_MAX, "length of an extended attribute")?.into()));
+        }
+    }
+    Ok(Attributes { mode, owner, xattrs })
+}
+
+pub(super) fn decode_put(fields: &mut Fields<'_>) -> Result<Put, Error> {
+    let flags = fields.byte()?;
+    let size = fields.long()?;
+    let mtime = decode_time(fields)?;
+    let tag = fields.array()?;
+    let range = fields.long()?..fields.long()?;
+    if range.start > range.end || range.end > size {
+        return Err(Error::Malformed("range"));
+    }
+    let path = decode_path(fields)?;
+    let attributes = decode_attributes(fields, flags)?;
+    let file = FileMeta { identity: Identity { size, mtime, tag }, attributes, is_sparse: flags & IS_SPARSE != 0 };
+    Ok(Put { path, file, range, binding: Binding::default() })
+}
+
+fn decode_have(fields: &mut Fields<'_>) -> Result<Vec<Known>, Error> {
+    let count = fields.count_up_to(HAVE_BATCH_MAX, "number of files in a batch")?;
+    let mut batch = Vec::with_capacity(count);
+    for _ in 0..count {
+        let flags = fields.byte()?;
+        let (size, mtime) = (fields.long()?, decode_time(fields)?);
+        let path = decode_path(fields)?;
+        batch.push(Known { path, size, mtime, attributes: decode_attributes(fields, flags)? });
+    }
+    Ok(batch)
+}
+
+fn decode_entry(fields: &mut Fields<'_>) -> Result<Entry, Error> {
+    let flags = fields.byte()?;
+    let path = match fields.run()? {
+        // The folder that the session opened.
+        [] => RemotePath::root(),
+        path => RemotePath::parse(path)?,
+    };
+    let kind = match fields.byte()? {
+        0 => Kind::Directory { mtime: decode_time(fields)? },
+        1 => {
+            let mtime = decode_time(fields)?;
+            let target = fields.run_up_to(PATH_LEN_MAX, "length of a link's target")?;
+            if target.is_empty() || target.contains(&0) {
+                return Err(Error::Malformed("target of a symbolic link"));
+            }
+            Kind::Symlink { target: target.into(), mtime }
+        }
+        2 => Kind::HardLink { to: decode_path(fields)? },
+        _ => return Err(Error::Malformed("kind of an entry")),
+    };
+    if path.is_root() && !matches!(kind, Kind::Directory { .. }) {
+        return Err(Error::Malformed("path"));
+    }
+    Ok(Entry { path, kind, attributes: decode_attributes(fields, flags)? })
+}
+
+/// Adds a hello of one who speaks these versions.
+pub fn encode_hello(bytes: &mut Vec<u8>, versions: std::ops::RangeInclusive<u8>, features: Features) {
+    frame::encode(bytes, HELLO, |body| {
+        body.extend_from_slice(&[*versions.start(), *versions.end()]);
+        put_long(body, features.0);
+    });
+}
+
+/// Adds the opening of a session.
+pub fn encode_open(bytes: &mut Vec<u8>, open: &Open) {
+    frame::encode(bytes, OPEN, |body| {
+        body.extend_from_slice(&open.token.0);
+        let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY)];
+        put_short(body, flags.iter().map(|&(is_set, flag)| if is_set { usize::from(flag) } else { 0 }).sum());
+        body.push(open.checksum.code());
+        put_run(body, &open.directory);
+        match &open.credential {
+            Credential::None => body.push(0),
+            Credential::Ticket(secret) => {
+                body.push(1);
+                body.extend_from_slice(&secret.0);
+            }
+        }
+    });
+}
+
+/// Adds the joining of a session by one more connection.
+pub fn encode_join(bytes: &mut Vec<u8>, token: &Token) {
+    frame::encode(bytes, JOIN, |body| body.extend_from_slice(&token.0));
+}
+
+/// Adds the header of a put; gives what its payload's digests are bound to.
+pub fn encode_put(bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &std::ops::Range<u64>) -> Binding {
+    frame::encode(bytes, PUT, |body| put_put(body, path, file, range))
+}
+
+pub(super) fn put_put(body: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &std::ops::Range<u64>) {
+    body.push(flags_of(&file.attributes) | if file.is_sparse { IS_SPARSE } else { 0 });
+    put_long(body, file.identity.size);
+    put_time(body, file.identity.mtime);
+    body.extend_from_slice(&file.identity.tag);
+    put_long(body, range.start);
+    put_long(body, range.end);
+    put_run(body, path.as_bytes());
+    put_attributes(body, &file.attributes);
+}
+
+/// Adds the question which of these files are there already.
+pub fn encode_have<'a>(bytes: &mut Vec<u8>, batch: impl ExactSizeIterator<Item = (&'a RemotePath, &'a FileMeta)>) {
+    frame::encode(bytes, HAVE, |body| {
+        put_short(body, batch.len());
+        for (path, file) in batch {
+            body.push(flags_of(&file.attributes));
+            put_long(body, file.identity.size);
+            put_time(body, file.identity.mtime);
+            put_run(body, path.as_bytes());
+            put_attributes(body, &file.attributes);
+        }
+    });
+}
+
+/// Adds the description of a folder or a link.
+///
+/// # Panics
+/// In builds with assertions: files are not described, they are put.
+pub fn encode_describe(bytes: &mut Vec<u8>, entry: &Entry) {
+    frame::encode(bytes, DESCRIBE, |body| {
+        body.push(flags_of(&entry.attributes));
+        put_run(body, entry.path.as_bytes());
+        match &entry.kind {
+            Kind::Directory { mtime } => {
+                body.push(0);
+                put_time(body, *mtime);
+            }
+            Kind::Symlink { target, mtime } => {
+                body.push(1);
+                put_time(body, *mtime);
+                put_run(body, target);
+            }
+            Kind::HardLink { to } => {
+                body.push(2);
+                put_run(body, to.as_bytes());
+            }
+            Kind::File { .. } => debug_assert!(false, "a file is put, not described"),
+        }
+        put_attributes(body, &entry.attributes);
+    });
+}
+
+/// Adds the request to end the session.
+pub fn encode_finish(bytes: &mut Vec<u8>) {
+    frame::encode(bytes, FINISH, |_| ());
+}
+
+fn flags_of(attributes: &Attributes) -> u8 {
+    let owner = if attributes.owner.is_some() { HAS_OWNER } else { 0 };
+    owner | if attributes.xattrs.is_empty() { 0 } else { HAS_XATTRS }
+}
+
+fn put_time(body: &mut Vec<u8>, time: Time) {
+    put_long(body, time.0.cast_unsigned());
+    put_word(body, time.1);
+}
+
+fn put_attributes(body: &mut Vec<u8>, attributes: &Attributes) {
+    put_short(body, usize::from(attributes.mode));
+    if let Some((user, group)) = attributes.owner {
+        put_word(body, user);
+        put_word(body, group);
+    }
+    if !attributes.xattrs.is_empty() {
+        put_short(body, attributes.xattrs.len());
+        for (name, value) in &attributes.xattrs {
+            put_run(body, name);
+            put_run(body, value);
+        }
+    }
+}

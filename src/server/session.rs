@@ -1,0 +1,245 @@
+//! Jobs in progress: what a client opened, found again by its token from each of its connections.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::entry::Identity;
+use crate::limits::{SESSION_LINGER, SESSIONS_MAX};
+use crate::path::RemotePath;
+use crate::progress::{Counter, Timer};
+use crate::protocol::{Credential, Open, Token, Totals};
+use crate::stop::Stop;
+use crate::store::{Incoming, OnExisting, Pending};
+
+/// All sessions of a receiver.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    by_token: Mutex<HashMap<Token, Arc<Session>>>,
+    /// A session was opened or ended.
+    changed: Condvar,
+    /// The ticket of the one job that is served, where it is only one.
+    ticket: Option<Token>,
+}
+
+/// One job.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// The folder that its paths are below.
+    pub(super) base: RemotePath,
+    /// Was it made for this job?
+    pub(super) is_new: bool,
+    /// What the client asked for.
+    pub(super) open: Open,
+    /// What waits for the end.
+    pub(super) pending: Mutex<Pending>,
+    /// Files of which something is missing.
+    incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
+    /// What was done.
+    pub(super) counts: Counts,
+    connections: AtomicUsize,
+    left: Mutex<Option<Instant>>,
+    /// How it ended, once it has.
+    ended: Mutex<Option<Totals>>,
+}
+
+/// What a session did, and where its time went.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) files: Counter,
+    pub(super) bytes: Counter,
+    pub(super) folders: Counter,
+    pub(super) links: Counter,
+    pub(super) failed: Counter,
+    pub(super) receiving: Timer,
+    pub(super) verifying: Timer,
+    pub(super) writing: Timer,
+}
+
+/// A connection's place in a session, left when dropped.
+#[derive(Debug)]
+pub(super) struct Attached<'a> {
+    pub(super) session: Arc<Session>,
+    sessions: &'a Sessions,
+}
+
+impl Sessions {
+    pub(super) fn new(ticket: Option<Token>) -> Self {
+        Self { by_token: Mutex::default(), changed: Condvar::new(), ticket }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {
+        self.by_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// May a session be opened with this credential?
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn admit(&self, credential: &Credential) -> Result<(), String> {
+        match (&self.ticket, credential) {
+            (None, _) => Ok(()),
+            (Some(ticket), Credential::Ticket(shown)) if is_same(ticket, shown) => Ok(()),
+            (Some(_), _) => Err("this receiver serves one job, whose ticket was not shown (--ticket_file)".to_owned()),
+        }
+    }
+
+    /// Opens a session, or finds it where it is open already; says which.
+    ///
+    /// # Errors
+    /// There are too many, or one with another folder has this token, or the one job was begun.
+    pub(super) fn open(&self, open: Open, base: RemotePath, is_new: bool) -> Result<(Attached<'_>, bool), String> {
+        let mut sessions = self.lock();
+        sessions.retain(|_, session| !session.is_stale());
+        if let Some(session) = sessions.get(&open.token) {
+            if session.base != base || session.open != open {
+                return Err("another session has this token".to_owned());
+            }
+            return Ok((self.attach(session), true));
+        }
+        if self.ticket.is_some() && !sessions.is_empty() {
+            return Err("this receiver serves one job, which was begun already".to_owned());
+        }
+        if sessions.len() >= SESSIONS_MAX {
+            return Err(format!("busy: {SESSIONS_MAX} jobs are being served; try again later"));
+        }
+        let token = open.token;
+        let session = Arc::new(Session {
+            base,
+            is_new,
+            open,
+            pending: Mutex::default(),
+            incoming: Mutex::default(),
+            counts: Counts::default(),
+            connections: AtomicUsize::new(0),
+            left: Mutex::default(),
+            ended: Mutex::default(),
+        });
+        let attached = self.attach(&session);
+        sessions.insert(token, session);
+        drop(sessions);
+        self.changed.notify_all();
+        Ok((attached, false))
+    }
+
+    /// Finds the session of a token, waiting for it to be opened.
+    ///
+    /// # Errors
+    /// It was not opened until `deadline`, or has ended.
+    pub(super) fn join(&self, token: &Token, deadline: Instant, stop: &Stop) -> Result<Attached<'_>, String> {
+        let mut sessions = self.lock();
+        loop {
+            if let Some(session) = sessions.get(token) {
+                return match session.totals() {
+                    None => Ok(self.attach(session)),
+                    Some(_) => Err("this job has ended".to_owned()),
+                };
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || stop.is_asked() {
+                return Err("this receiver knows no such job: was it restarted?".to_owned());
+            }
+            sessions = self.changed.wait_timeout(sessions, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn attach(&self, session: &Arc<Session>) -> Attached<'_> {
+        session.connections.fetch_add(1, Ordering::SeqCst);
+        Attached { session: Arc::clone(session), sessions: self }
+    }
+
+    /// Waits until the one job has ended, or nobody works on it any more; how it ended. Gives up when
+    /// asked to stop.
+    pub(super) fn wait_for_end(&self, stop: &Stop) -> Option<Totals> {
+        let mut sessions = self.lock();
+        loop {
+            if let Some(session) = sessions.values().next() {
+                if let Some(totals) = session.totals() {
+                    return Some(totals);
+                }
+                if session.is_stale() {
+                    return None;
+                }
+            }
+            if stop.is_asked() {
+                return None;
+            }
+            sessions = self.changed.wait_timeout(sessions, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// How long to wait between two looks at the flag that says stop.
+const LOOK: Duration = Duration::from_millis(200);
+
+impl Session {
+    /// What happens to files that are there under the names of others.
+    pub(super) fn on_existing(&self) -> OnExisting {
+        if self.open.keeps_old { OnExisting::KeepAside } else { OnExisting::Replace }
+    }
+
+    /// Keeps a file of which something is missing.
+    pub(super) fn keep(&self, path: &RemotePath, incoming: &Arc<Incoming>) {
+        lock(&self.incoming).entry((path.clone(), *incoming.identity())).or_insert_with(|| Arc::clone(incoming));
+    }
+
+    /// Lets go of a file that is whole, or will never be.
+    pub(super) fn let_go(&self, path: &RemotePath, identity: &Identity) {
+        lock(&self.incoming).remove(&(path.clone(), *identity));
+    }
+
+    /// Takes all files of which something is missing still.
+    pub(super) fn take_incoming(&self) -> Vec<(RemotePath, Arc<Incoming>)> {
+        lock(&self.incoming).drain().map(|((path, _), incoming)| (path, incoming)).collect()
+    }
+
+    /// How it ended, if it has.
+    pub(super) fn totals(&self) -> Option<Totals> {
+        *lock(&self.ended)
+    }
+
+    /// Ends it.
+    pub(super) fn end(&self) -> Totals {
+        let counts = &self.counts;
+        let microseconds = |timer: &Timer| u64::try_from(timer.sum().as_micros()).unwrap_or(u64::MAX);
+        let totals = Totals {
+            files: counts.files.sum(),
+            bytes: counts.bytes.sum(),
+            folders: counts.folders.sum(),
+            links: counts.links.sum(),
+            failed: counts.failed.sum(),
+            receiving_us: microseconds(&counts.receiving),
+            verifying_us: microseconds(&counts.verifying),
+            writing_us: microseconds(&counts.writing),
+        };
+        *lock(&self.ended) = Some(totals);
+        totals
+    }
+
+    /// Has nobody worked on it for so long that nobody will?
+    fn is_stale(&self) -> bool {
+        self.connections.load(Ordering::SeqCst) == 0
+            && lock(&self.left).is_some_and(|left| left.elapsed() >= SESSION_LINGER || self.totals().is_some())
+    }
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        // The sessions are held while it is decided that nobody is left.
+        let sessions = self.sessions.lock();
+        *lock(&self.session.left) = Some(Instant::now());
+        self.session.connections.fetch_sub(1, Ordering::SeqCst);
+        drop(sessions);
+        self.sessions.changed.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Compares secrets in a time that does not tell how much of them is the same.
+fn is_same(one: &Token, other: &Token) -> bool {
+    one.0.iter().zip(&other.0).fold(0, |difference, (one, other)| difference | (one ^ other)) == 0
+}

@@ -1,0 +1,143 @@
+//! Is a file there already? By size and time, without reading it.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::fs::{FileType, Mode, Statx};
+use rustix::io::Errno;
+
+use super::attributes::{self, MODE_MASK, Notes};
+use super::folders::name_of;
+use super::{Error, Folders, Store, jail, refusal};
+use crate::entry::{Attributes, Identity};
+use crate::path::RemotePath;
+
+/// Is it a regular file of this size and time?
+pub(super) fn is_same(stat: &Statx, identity: &Identity) -> bool {
+    FileType::from_raw_mode(stat.stx_mode.into()) == FileType::RegularFile
+        && stat.stx_size == identity.size
+        && (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec) == identity.mtime
+}
+
+impl Store {
+    /// Is a regular file of this size and time at `path`? Where only its attributes differ they are put
+    /// right; where they can't be, the answer is no.
+    ///
+    /// # Errors
+    /// The system said no for another reason than that there is nothing.
+    pub fn has(
+        &self, folders: &mut Folders, path: &RemotePath, identity: &Identity, attributes: &Attributes,
+    ) -> Result<bool, Error> {
+        match self.find_folder(folders, path) {
+            Ok(Some(folder)) => has_in(folder.as_fd(), path, identity, attributes),
+            // What can't be there is not; whoever brings it is told why.
+            Ok(None) | Err(Error::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Store {
+    /// Is a regular file of this size and time at `path`? Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Store::has`].
+    pub fn has_as_is(&self, folders: &mut Folders, path: &RemotePath, identity: &Identity) -> Result<bool, Error> {
+        match self.find_folder(folders, path) {
+            Ok(Some(folder)) => Ok(jail::look(folder.as_fd(), name_of(path)).is_ok_and(|stat| is_same(&stat, identity))),
+            Ok(None) | Err(Error::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The same in an open folder.
+pub(super) fn has_in(
+    folder: BorrowedFd<'_>, path: &RemotePath, identity: &Identity, attributes: &Attributes,
+) -> Result<bool, Error> {
+    let name = name_of(path);
+    let stat = match jail::look(folder, name) {
+        Err(Errno::NOENT) => return Ok(false),
+        stat => stat.map_err(|errno| refusal(path, "look at", errno))?,
+    };
+    if !is_same(&stat, identity) {
+        return Ok(false);
+    }
+    if is_right(&stat, attributes) && attributes.xattrs.is_empty() {
+        return Ok(true);
+    }
+    // Whatever it was, it may be something else by now: all is asked again of what is open.
+    let Ok(file) = jail::open_child_file(folder, name) else { return Ok(false) };
+    let Ok(stat) = jail::look_at(file.as_fd()) else { return Ok(false) };
+    Ok(is_same(&stat, identity) && put_right(&file, &stat, identity, attributes))
+}
+
+fn is_right(stat: &Statx, attributes: &Attributes) -> bool {
+    u32::from(stat.stx_mode ^ attributes.mode) & MODE_MASK == 0
+        && attributes.owner.is_none_or(|owner| owner == (stat.stx_uid, stat.stx_gid))
+}
+
+fn put_right(file: &File, stat: &Statx, identity: &Identity, attributes: &Attributes) -> bool {
+    let xattrs = attributes.xattrs.iter().filter(|(name, value)| !has_xattr(file, name, value)).cloned().collect::<Vec<_>>();
+    if is_right(stat, attributes) && xattrs.is_empty() {
+        return true;
+    }
+    // A file of somebody else's: a new one would be ours, and get its mode.
+    let mode = u32::from(attributes.mode) & MODE_MASK;
+    if rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_err() {
+        return false;
+    }
+    // What can't be put on this file can't be put on a new one either: the same bytes again would be
+    // for nothing.
+    let wrong = Attributes { xattrs, ..attributes.clone() };
+    attributes::put_on(file.as_fd(), &wrong, None, identity.mtime, &mut Notes::default()).is_ok()
+}
+
+fn has_xattr(file: &File, name: &[u8], value: &[u8]) -> bool {
+    let name = OsStr::from_bytes(name);
+    let mut found = vec![0; value.len()];
+    rustix::fs::fgetxattr(file, name, &mut found[..]).is_ok_and(|len| len == value.len() && found == value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
+
+    use super::super::OnExisting;
+    use super::super::yard::{Yard, attributes, is_root, meta, path};
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_same_size_and_time_is_had_and_gets_its_attributes() {
+        let yard = Yard::new();
+        yard.put("d/a", b"four", OnExisting::Replace).unwrap();
+        let same = meta(4, 9).identity;
+        let has = |name: &str, identity: &Identity, attributes: &Attributes| {
+            yard.store.has(&mut Folders::default(), &path(name), identity, attributes).unwrap()
+        };
+        let about = || fs::metadata(yard.at("d/a")).unwrap();
+        assert!(has("d/a", &same, &attributes(0o644)));
+        assert!(has("d/a", &same, &attributes(0o4600)));
+        assert_eq!((about().mode() & 0o7777, about().mtime_nsec()), (0o600, 8));
+        let mut owned = attributes(0o604);
+        owned.owner = Some(if is_root() { (1234, 4321) } else { (about().uid(), about().gid()) });
+        owned.xattrs = vec![(b"user.x"[..].into(), b"y"[..].into())];
+        assert!(has("d/a", &same, &owned) && has("d/a", &same, &owned));
+        assert_eq!((about().mode() & 0o7777, Some((about().uid(), about().gid()))), (0o604, owned.owner));
+
+        let (mut longer, mut later) = (same, same);
+        (longer.size, later.mtime.1) = (5, 9);
+        fs::create_dir(yard.at("d/folder")).unwrap();
+        symlink("a", yard.at("d/link")).unwrap();
+        for (name, identity) in
+            [("d/a", longer), ("d/a", later), ("d/b", same), ("e/a", same), ("d/a/b", same), ("d/link", same), ("d/folder", same)]
+        {
+            assert!(!has(name, &identity, &attributes(0o777)), "{name}");
+        }
+        assert!(!yard.at("e").exists());
+        assert_eq!(about().mode() & 0o7777, 0o604);
+    }
+}

@@ -1,0 +1,329 @@
+//! Files that come in several pieces, over several connections: whoever brings a piece finds the file
+//! that others brought pieces of.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::ptr;
+use std::sync::{Arc, Mutex, Weak};
+
+use rustix::fs::{FallocateFlags, FlockOperation, FsWord};
+use rustix::io::Errno;
+
+use super::folders::Folder;
+use super::temp::{Begun, Creation, TempName};
+use super::{Error, Folders, Incoming, OnExisting, Store, had, incoming, jail, lock, refusal};
+use crate::entry::{FileMeta, Identity};
+use crate::limits::{INCOMING_MAX, TEMP_TRIES_MAX};
+use crate::path::RemotePath;
+
+/// What whoever brings a piece of a file finds.
+#[derive(Debug)]
+pub enum Joined {
+    /// The file, being received.
+    Incoming(Arc<Incoming>),
+    /// It is published already: no piece is needed.
+    Had,
+}
+
+/// Under which a file is found: another state of the source, or another source, is another file.
+type Key = (RemotePath, Identity);
+
+/// The files being received by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Shared(Mutex<HashMap<Key, Weak<Incoming>>>);
+
+impl Shared {
+    /// A file that has ended is not found any more, unless another one took its place.
+    pub(super) fn leave(&self, incoming: &Incoming) {
+        let mut files = lock(&self.0);
+        match files.entry((incoming.path().clone(), *incoming.identity())) {
+            Entry::Occupied(found) if ptr::eq(found.get().as_ptr(), incoming) => _ = found.remove(),
+            _ => {}
+        }
+    }
+}
+
+impl Store {
+    /// Finds or begins a file that comes in several pieces.
+    ///
+    /// # Errors
+    /// No file can be created in its folder, that can't be had, or there is no room for the file.
+    pub fn join(
+        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
+    ) -> Result<Joined, Error> {
+        incoming::check(meta, path)?;
+        let key = (path.clone(), meta.identity);
+        let incoming = {
+            // Held while the file is created, so that two who come at once get the same one.
+            let mut files = lock(&self.shared.0);
+            if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
+                return Ok(Joined::Incoming(incoming));
+            }
+            let folder = self.need_folder(folders, path)?;
+            if had::has_in(folder.as_fd(), path, &meta.identity, &meta.attributes)? {
+                return Ok(Joined::Had);
+            }
+            if files.len() >= INCOMING_MAX {
+                return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
+            }
+            let begun = self.in_folder(folders, path, "create", |folder| self.begin_shared(folder, meta, &key))?;
+            let incoming = Arc::new(Incoming::new(path, meta, on_existing, begun, Some(Arc::clone(&self.shared))));
+            files.insert(key, Arc::downgrade(&incoming));
+            incoming
+        };
+        let room = if meta.is_sparse { 0 } else { meta.identity.size };
+        if let Err(errno) = incoming.set_len().and_then(|()| reserve(incoming.file(), room)) {
+            incoming.abandon();
+            return Err(refusal(path, "reserve room for", errno));
+        }
+        Ok(Joined::Incoming(incoming))
+    }
+
+    /// Creates the file under the name that belongs to its key, so that what an earlier process left
+    /// of it makes room, or under a name of its own if another process is at it.
+    fn begin_shared(&self, folder: &Arc<Folder>, meta: &FileMeta, key: &Key) -> Result<Begun, Errno> {
+        let (temp, creation) = (TempName::of(key), Creation::new(folder, meta));
+        for _ in 0..TEMP_TRIES_MAX {
+            match creation.create(temp) {
+                Err(Errno::EXIST) if !remove_leftover(folder.as_fd(), temp)? => break,
+                Err(Errno::EXIST) => {}
+                created => {
+                    let begun = created?;
+                    if lock_file(&begun.file)? {
+                        return Ok(begun);
+                    }
+                }
+            }
+        }
+        creation.create_as(|| self.temp_names.next())
+    }
+}
+
+/// Removes what has a temporary name, if no process holds it; false if one does.
+fn remove_leftover(folder: BorrowedFd<'_>, temp: TempName) -> Result<bool, Errno> {
+    let file = match jail::open_child_file(folder, temp.as_name()) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(true),
+        // Nothing that this program made: let it be.
+        Err(_) => return Ok(false),
+    };
+    if lock_file(&file)? {
+        // Nobody else removes or renames it while it is locked.
+        match jail::remove(folder, temp.as_name()) {
+            Err(Errno::NOENT) | Ok(()) => {}
+            Err(_) => return Ok(false),
+        }
+    } else if jail::look_at(file.as_fd())?.stx_nlink > 0 {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Makes a file this process's own, as long as it is open; false if it is another's, or was removed.
+fn lock_file(file: &File) -> Result<bool, Errno> {
+    // On a file system without locks two processes that receive the same file at once are not told
+    // apart: one of them fails when it publishes.
+    if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Ok(false);
+    }
+    Ok(jail::look_at(file.as_fd())?.stx_nlink > 0)
+}
+
+/// Makes sure at the start that there is room for all of a file.
+///
+/// Memory that is a file system hands out each page as it is reserved: 1.4 s for 4 GiB before the first
+/// byte comes, where a disk takes 10 ms. There it must do to ask how much is free.
+fn reserve(file: &File, size: u64) -> Result<(), Errno> {
+    const TMPFS_MAGIC: FsWord = 0x0102_1994;
+    if size == 0 {
+        return Ok(());
+    }
+    let about = rustix::fs::fstatfs(file)?;
+    if about.f_type == TMPFS_MAGIC {
+        let free = about.f_bavail.saturating_mul(about.f_bsize.unsigned_abs());
+        // No blocks at all: it has no limit.
+        return if about.f_blocks > 0 && free < size { Err(Errno::NOSPC) } else { Ok(()) };
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
+            reserved => return reserved,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one range is missing")]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::super::State;
+    use super::super::yard::{Yard, is_root, leftovers, meta, path, published};
+    use super::*;
+
+    fn join_in(store: &Store, name: &str, meta: &FileMeta) -> Result<Joined, Error> {
+        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace)
+    }
+
+    fn incoming(store: &Store, name: &str, meta: &FileMeta) -> Arc<Incoming> {
+        match join_in(store, name, meta).unwrap() {
+            Joined::Incoming(incoming) => incoming,
+            Joined::Had => panic!("{name} is there"),
+        }
+    }
+
+    // C16
+    #[test]
+    fn the_same_state_joins_and_another_is_another_file() {
+        let yard = Yard::new();
+        let (one, same) = (incoming(&yard.store, "d/a", &meta(6, 1)), incoming(&yard.store, "d/a", &meta(6, 1)));
+        let other = incoming(&yard.store, "d/a", &meta(6, 2));
+        assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
+        one.write_at(0, b"one").unwrap();
+        other.write_at(3, b"HER").unwrap();
+        assert_eq!(one.note(0..3).unwrap(), State::Stored);
+        assert_eq!(other.note(3..6).unwrap(), State::Stored);
+        assert_eq!((same.missing(), other.missing()), (vec![3..6], vec![0..3]));
+        same.write_at(3, b"one").unwrap();
+        assert_eq!(same.note(3..6).unwrap(), published());
+        assert_eq!(fs::read(yard.at("d/a")).unwrap(), b"oneone");
+        other.write_at(0, b"OTH").unwrap();
+        assert_eq!(other.note(0..3).unwrap(), published());
+        assert_eq!(fs::read(yard.at("d/a")).unwrap(), b"OTHHER");
+        // The published ones are still held, and not found.
+        assert!(matches!(join_in(&yard.store, "d/a", &meta(6, 1)).unwrap(), Joined::Had));
+        assert!(lock(&yard.store.shared.0).is_empty());
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn one_that_ended_is_begun_anew() {
+        let yard = Yard::new();
+        let first = incoming(&yard.store, "a", &meta(4, 1));
+        first.write_at(0, b"ba").unwrap();
+        first.note(0..2).unwrap();
+        first.abandon();
+        let second = incoming(&yard.store, "a", &meta(4, 1));
+        assert!(!Arc::ptr_eq(&first, &second) && second.missing() == [0..4]);
+        drop(first);
+        assert!(Arc::ptr_eq(&second, &incoming(&yard.store, "a", &meta(4, 1))));
+        second.write_at(0, b"good").unwrap();
+        assert_eq!(second.note(0..4).unwrap(), published());
+        assert_eq!(fs::read(yard.at("a")).unwrap(), b"good");
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_makes_room_and_what_a_living_one_has_does_not() {
+        let yard = Yard::new();
+        let meta = meta(4, 1);
+        fs::write(yard.at(TempName::of(&(path("a"), meta.identity)).as_name()), "left over").unwrap();
+        let ours = incoming(&yard.store, "a", &meta);
+        assert_eq!(leftovers(&yard.at("")).len(), 1);
+        let another = Store::open(&yard.at(""), super::super::take_umask()).unwrap();
+        let theirs = incoming(&another, "a", &meta);
+        assert_eq!(leftovers(&yard.at("")).len(), 2);
+        for (incoming, content) in [(ours, b"ours"), (theirs, b"them")] {
+            incoming.write_at(0, content).unwrap();
+            assert_eq!(incoming.note(0..4).unwrap(), published());
+            assert_eq!(fs::read(yard.at("a")).unwrap(), content);
+        }
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn many_who_bring_pieces_at_once_make_one_file() {
+        let yard = Yard::new();
+        let (piece, count) = (10_000, 64);
+        let meta = meta(piece * count, 1);
+        let (next, published_num) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // Held by nobody between two pieces it would be removed and begun anew.
+        let held = incoming(&yard.store, "d/a", &meta);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let mut folders = Folders::default();
+                    // Each piece comes twice.
+                    while let Some(number) =
+                        Some(next.fetch_add(1, Ordering::Relaxed) as u64).filter(|number| *number < 2 * count)
+                    {
+                        let number = number % count;
+                        let joined = yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace).unwrap();
+                        let Joined::Incoming(incoming) = joined else { continue };
+                        let written = incoming.write_at(number * piece, &vec![number as u8; piece as usize]);
+                        assert!(written.is_ok() || incoming.is_published());
+                        if written.is_ok() && incoming.note(number * piece..(number + 1) * piece).unwrap() == published() {
+                            published_num.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(published_num.into_inner() > 0 && held.is_published());
+        let content = fs::read(yard.at("d/a")).unwrap();
+        assert!(content.chunks(piece as usize).enumerate().all(|(number, piece)| piece.iter().all(|byte| *byte == number as u8)));
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn holes_stay_holes_and_the_rest_is_reserved() {
+        let yard = Yard::new();
+        let mut sparse = meta(1 << 40, 1);
+        sparse.is_sparse = true;
+        let file = incoming(&yard.store, "a", &sparse);
+        file.write_at((1 << 40) - 1, b"x").unwrap();
+        assert_eq!(file.note(0..1 << 40).unwrap(), published());
+        let about = fs::metadata(yard.at("a")).unwrap();
+        assert!(about.len() == 1 << 40 && about.blocks() < 1024);
+        // More than any disk here has; so nothing is left of it.
+        assert!(join_in(&yard.store, "b", &meta(1 << 60, 1)).is_err());
+        assert!(lock(&yard.store.shared.0).is_empty());
+        yard.assert_clean();
+    }
+
+    // D11 D13
+    #[test]
+    fn a_full_disk_leaves_what_was_there() {
+        let yard = Yard::new();
+        let top = yard.at("small");
+        fs::create_dir(&top).unwrap();
+        let system = |command: &mut Command| command.arg(&top).output().is_ok_and(|output| output.status.success());
+        if !is_root() || !system(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=8", "none"])) {
+            println!("SKIPPED D11 D13: can't mount a small file system here");
+            return;
+        }
+        let filled = std::panic::catch_unwind(|| fill(&yard));
+        assert!(system(Command::new("umount").arg("--lazy")));
+        filled.unwrap();
+    }
+
+    fn fill(yard: &Yard) {
+        yard.put("small/a", b"old", OnExisting::Replace).unwrap();
+        let large = vec![1; 2 << 20];
+        let full = yard.put("small/a", &large, OnExisting::Replace).unwrap_err().to_string();
+        assert!(full.starts_with("can't write small/a: No space left on device"), "{full}");
+        let full = join_in(&yard.store, "small/a", &meta(2 << 20, 1)).unwrap_err().to_string();
+        assert!(full.starts_with("can't reserve room for small/a: No space left on device"), "{full}");
+        let mut sparse = meta(2 << 20, 2);
+        sparse.is_sparse = true;
+        let file = incoming(&yard.store, "small/a", &sparse);
+        assert!(file.write_at(0, &large).is_err());
+        assert_eq!(leftovers(&yard.at("small")).len(), 0);
+        assert!(file.write_at(0, b"x").is_err() && file.note(0..1).is_err());
+        let fitted = (0..8).take_while(|name| yard.put(&format!("small/{name}"), b"", OnExisting::Replace).is_ok()).count();
+        assert!((1..8).contains(&fitted));
+        let full = yard.put("small/a", b"new", OnExisting::Replace).unwrap_err().to_string();
+        assert!(full.starts_with("can't create small/a: No space left on device"), "{full}");
+        assert_eq!(fs::read(yard.at("small/a")).unwrap(), b"old");
+        assert_eq!(leftovers(&yard.at("small")).len(), 0);
+        fs::remove_file(yard.at("small/0")).unwrap();
+        yard.put("small/a", b"new", OnExisting::Replace).unwrap();
+    }
+}
