@@ -49,6 +49,9 @@ pub const REPLIES_LEN_MAX: usize = 64 * 1024;
 /// Entries between the walk and the connection that creates them.
 pub const WALKED_MAX: usize = 4096;
 
+/// Entries that the walk hands over at once.
+pub const WALKED_BATCH: usize = 64;
+
 /// Bytes that a folder of the source is listed into at a time: some hundred names.
 pub const LISTING_LEN: usize = 32 * 1024;
 
@@ -177,6 +180,9 @@ pub const SESSIONS_MAX: usize = 256;
 
 /// How long a job that nobody works on may be taken up again.
 pub const SESSION_LINGER: Duration = Duration::from_secs(60);
+
+/// How often a receiver looks for jobs that nobody works on any more.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a connection may take until it has joined a job, from its first byte on.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -108,6 +108,18 @@ impl RemotePath {
         Self::parse(path)
     }
 
+    /// The same of a folder that a person named: doubled slashes and `.` mean nothing.
+    ///
+    /// # Errors
+    /// What [`RemotePath::parse_loosely`] refuses.
+    pub fn below_loosely(roots: &[impl AsRef<Path>], name: &[u8]) -> Result<Self, PathError> {
+        let path = Self::parse_loosely(name)?;
+        if path.is_root() || !name.starts_with(b"/") {
+            return Ok(path);
+        }
+        Self::below(roots, &[b"/", &path.0[..]].concat())
+    }
+
     /// This path with `path` below it.
     ///
     /// # Errors
@@ -307,6 +319,16 @@ mod tests {
             let parsed = below("/data", name);
             assert!(name == "/data/" || parsed.is_err(), "{name} gave {parsed:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_a_person_named_lands_where_its_one_spelling_does() {
+        for (name, path) in
+            [("/data//in/./", "in"), ("data/in", "data/in"), ("//data", ""), ("", ""), (".", ""), ("/", ""), ("/x", "x")]
+        {
+            assert_eq!(RemotePath::below_loosely(&["/data"], name.as_bytes()).unwrap().as_bytes(), path.as_bytes(), "{name}");
+        }
+        assert_eq!(RemotePath::below_loosely(&["/data"], b"/data/../x"), Err(PathError::Dots));
     }
 
     #[test]

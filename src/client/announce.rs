@@ -2,18 +2,20 @@
 //! there already, describes folders and links, and at the end asks for the rest.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 
-use anyhow::Context as _;
-use crossbeam_channel::Receiver;
-
+use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
 use super::queue::Queue;
 use super::source::Source;
 use super::{NoteDigest, leave_out};
 use crate::entry::{Entry, FileMeta, Kind};
-use crate::limits::{CREATE_FLUSH_LEN, DIAL_TIMEOUT, FRAME_LEN_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{
+    BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN,
+    HAVE_BATCH_MAX, WINDOW_FRAMES_MAX,
+};
 use crate::net::Stream;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
@@ -21,6 +23,7 @@ use crate::progress::Progress;
 use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
 use crate::pump::{Inbox, Outbox};
 use crate::stop::Stop;
+use anyhow::Context as _;
 
 /// Who speaks on the control connection.
 pub(super) struct Announcer<'a> {
@@ -42,6 +45,16 @@ pub(super) struct Announcer<'a> {
 #[error("{0}")]
 pub struct Refused(pub String);
 
+/// Said of a run that ended before anything was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NotBegun;
+
+impl fmt::Display for NotBegun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing was sent")
+    }
+}
+
 /// The control connection, and what it was asked.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
@@ -55,6 +68,8 @@ pub(super) struct Line<'a> {
     /// The job's folder was not there before: no need to ask what is in it.
     is_new: bool,
     is_known: bool,
+    /// Streams lost since the last reply to a request.
+    lost: u8,
     /// Where the job lands, in full.
     pub(super) landed: Vec<u8>,
 }
@@ -98,10 +113,14 @@ impl<'a> Announcer<'a> {
             batch: Batch::default(),
             is_new: false,
             is_known: false,
+            lost: 0,
             landed: Vec::new(),
         };
-        self.open_session(&mut line)?;
-        Ok(line)
+        match self.open_session(&mut line) {
+            Ok(()) => Ok(line),
+            Err(error) if error.is::<Refused>() => Err(error),
+            Err(error) => Err(error.context(NotBegun)),
+        }
     }
 
     fn open_session(&self, line: &mut Line<'_>) -> anyhow::Result<()> {
@@ -117,17 +136,9 @@ impl<'a> Announcer<'a> {
                 Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
                 Ok(Reply::Refused(why)) => return Err(Refused(why).into()),
-                Ok(_) => anyhow::bail!("{} answers out of turn", self.dialer),
-                Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Broken(error)) => {
-                    return Err(error).with_context(|| {
-                        format!(
-                            "{} does not answer as a receiver of this program does; \
-                             if it is one of Parallel-transfer-file, use --protocol v1",
-                            self.dialer
-                        )
-                    });
-                }
+                Ok(_) => return Err(self.foreign(None)),
+                Err(Trouble::Fatal(error)) => return Err(self.foreign(Some(error))),
+                Err(Trouble::Broken(error)) => return Err(self.foreign(Some(error.into()))),
             }
         };
         (line.is_new, line.is_known, line.landed) = opened;
@@ -135,11 +146,23 @@ impl<'a> Announcer<'a> {
         Ok(())
     }
 
+    fn foreign(&self, error: Option<anyhow::Error>) -> anyhow::Error {
+        let advice = format!(
+            "{} does not answer as a receiver of this program does; \
+             if it is one of Parallel-transfer-file, use --protocol v1",
+            self.dialer
+        );
+        match error {
+            Some(error) => error.context(advice),
+            None => anyhow::anyhow!(advice),
+        }
+    }
+
     /// Announces all entries that come, and queues the files that are not there.
     ///
     /// # Errors
     /// The receiver can't be reached any more, refuses, has forgotten the job, or answers nonsense.
-    pub(super) fn run(&self, line: &mut Line<'a>, entries: &Receiver<Entry>) -> anyhow::Result<()> {
+    pub(super) fn run(&self, line: &mut Line<'a>, entries: &mut Entries) -> anyhow::Result<()> {
         let mut result = self.announce(line, entries);
         loop {
             match result {
@@ -160,6 +183,12 @@ impl<'a> Announcer<'a> {
         }
         tracing::debug!("the control connection to {} broke: {error}", self.dialer);
         self.progress.lost_connections.add(1);
+        line.lost = line.lost.saturating_add(1);
+        if line.lost > CHUNK_TRIES_MAX {
+            let what = format!("{} broke the connection {} times over the same request", self.dialer, line.lost);
+            return Err(anyhow::Error::from(error).context(what));
+        }
+        self.stop.wait(BACKOFF_MIN.saturating_mul(1 << line.lost.min(8)));
         let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
         self.progress.connections.add(1);
         line.stream = self.live.register(stream);
@@ -173,14 +202,14 @@ impl<'a> Announcer<'a> {
         Ok(())
     }
 
-    fn announce(&self, line: &mut Line<'_>, entries: &Receiver<Entry>) -> Result<(), Trouble> {
+    fn announce(&self, line: &mut Line<'_>, entries: &mut Entries) -> Result<(), Trouble> {
         let mut ended = false;
         while !ended || !line.asked.is_empty() {
-            let next = if ended || line.asked.len() >= WINDOW_FRAMES_MAX { None } else { entries.try_recv().ok() };
+            let next = if ended || line.asked.len() >= WINDOW_FRAMES_MAX { None } else { entries.try_next() };
             let next = match next {
                 // Nothing to wait for but the walk.
                 None if !ended && line.asked.is_empty() && line.files.is_empty() && line.batch.files.is_empty() => {
-                    let next = entries.recv().ok();
+                    let next = entries.next();
                     ended = next.is_none();
                     next
                 }
@@ -284,6 +313,7 @@ impl<'a> Announcer<'a> {
     }
 
     fn take_reply(&self, line: &mut Line<'_>, reply: Reply) -> Result<(), Trouble> {
+        line.lost = 0;
         match (line.asked.pop_front(), reply) {
             (asked, Reply::Heartbeat) => {
                 if let Some(asked) = asked {
@@ -356,10 +386,15 @@ impl<'a> Announcer<'a> {
         loop {
             match self.next_reply(line)? {
                 Reply::Heartbeat => {}
-                Reply::Missing { path, reason } => missing.push((path, reason)),
+                Reply::Missing { path, reason } if missing.len() < FAILURES_KEPT_MAX => missing.push((path, reason)),
+                Reply::Missing { .. } => {}
                 Reply::Finished(totals) => {
-                    for (path, reason) in missing {
-                        leave_out(self.progress, &path, &reason);
+                    for (path, reason) in &missing {
+                        leave_out(self.progress, path, reason);
+                    }
+                    match totals.failed.saturating_sub(missing.len() as u64) {
+                        0 => {}
+                        more => leave_out(self.progress, &RemotePath::root(), &format!("{more} more entries are not there")),
                     }
                     return Ok(totals);
                 }

@@ -64,9 +64,14 @@ pub(super) enum Sent {
 const NO_DIGEST: Digest = Digest([0; 16]);
 
 impl<'a> Connection<'a> {
-    /// A connection over a new stream.
-    #[must_use]
-    pub(super) fn new(stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, waits: &'a Waits) -> Self {
+    /// A connection over a new stream, on which what comes first is sent at once: the receiver waits
+    /// for that with less patience than for anything later.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn start(
+        stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, waits: &'a Waits,
+    ) -> io::Result<Self> {
         let mut connection = Self {
             stream,
             session,
@@ -80,9 +85,9 @@ impl<'a> Connection<'a> {
             looked_at: 0,
         };
         connection.starting = session.encode_start(&mut connection.header);
-        // It fits in an empty buffer: nothing is written yet.
-        let _ = connection.outbox.put(&mut *connection.stream, &connection.header);
-        connection
+        connection.outbox.put(&mut *connection.stream, &connection.header)?;
+        connection.outbox.flush(&mut *connection.stream)?;
+        Ok(connection)
     }
 
     /// Ranges without an answer.
@@ -302,7 +307,9 @@ fn outcome_of(unanswered: Unanswered, answer: Answer) -> (Chunk, Outcome) {
         Status::Refused => Outcome::Denied(answer.reason),
         // Whatever came before the mark: this range does not count.
         _ if void.is_some() => void.unwrap_or(Outcome::Changed),
-        Status::Voided | Status::Mismatched => Outcome::Mismatched,
+        Status::Mismatched => Outcome::Mismatched,
+        // Another range of it was voided.
+        Status::Voided => Outcome::Changed,
         Status::Stored => Outcome::Stored,
         Status::Published | Status::Had => Outcome::Whole(Some(answer.reason).filter(|reason| !reason.is_empty())),
     };

@@ -7,10 +7,8 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::time::Instant;
 
-use anyhow::Context as _;
-use crossbeam_channel::Receiver;
-
 use super::Remote;
+use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
 use super::queue::Queue;
@@ -25,6 +23,7 @@ use crate::progress::Progress;
 use crate::protocol::v1;
 use crate::pump::Outbox;
 use crate::stop::Stop;
+use anyhow::Context as _;
 
 /// The control connection of a transfer.
 pub(super) struct Creator<'a> {
@@ -56,7 +55,7 @@ impl Creator<'_> {
     /// # Errors
     /// The remote folder can't be made, the receiver can't be reached any more, or it answers what
     /// no v1 receiver answers.
-    pub(super) fn run(&self, stream: Stream, entries: &Receiver<Entry>) -> anyhow::Result<()> {
+    pub(super) fn run(&self, stream: Stream, entries: &mut Entries) -> anyhow::Result<()> {
         let mut line = Line { stream: self.live.register(stream), outbox: Outbox::default(), asked: VecDeque::new() };
         line.asked.push_back(Asked::Top);
         let mut lost = Lost::default();
@@ -92,15 +91,15 @@ impl Creator<'_> {
         Ok(())
     }
 
-    fn work(&self, line: &mut Line<'_>, entries: &Receiver<Entry>, lost: &mut Lost) -> Result<(), Trouble> {
+    fn work(&self, line: &mut Line<'_>, entries: &mut Entries, lost: &mut Lost) -> Result<(), Trouble> {
         loop {
             let next = if line.asked.is_empty() {
-                match entries.recv() {
-                    Ok(entry) => Some(entry),
-                    Err(_) => return Ok(()),
+                match entries.next() {
+                    Some(entry) => Some(entry),
+                    None => return Ok(()),
                 }
             } else if line.asked.len() < CREATE_FRAMES_MAX {
-                entries.try_recv().ok()
+                entries.try_next()
             } else {
                 None
             };

@@ -6,6 +6,7 @@
 mod announce;
 mod connection;
 mod create;
+mod entries;
 mod filter;
 mod keep;
 mod links;
@@ -33,7 +34,7 @@ pub use walk::Look;
 
 use crate::digest::Checksum;
 use crate::entry::Entry;
-use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WALKED_MAX, WRITE_NUMBER_MAX};
+use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
 use crate::net::tls::Client;
@@ -42,7 +43,7 @@ use crate::progress::Progress;
 use crate::protocol::v2::pipe::Setup;
 use crate::protocol::{Open, Session, Token, Totals};
 use crate::stop::Stop;
-use announce::{Announcer, Line};
+use announce::{Announcer, Line, NotBegun};
 use create::Creator;
 use live::Live;
 use outcome::{Event, Taken, Terms, Wait};
@@ -280,12 +281,14 @@ impl<'a> Crew<'a> {
                 Control::Announce(announcer, Box::new(line))
             }
         };
-        let (give, entries) = crossbeam_channel::bounded(WALKED_MAX);
-        named(scope, "walk", move || walk.run(&give, progress))?;
+        let (giver, mut entries) = entries::channel();
+        named(scope, "walk", move || walk.run(giver, progress))?;
         let control = named(scope, "control", move || {
             let announced = match control {
-                Control::Create(remote, stream) => self.creator(remote).run(stream, &entries).map(|()| None),
-                Control::Announce(announcer, mut line) => announcer.run(&mut line, &entries).map(|()| Some((announcer, line))),
+                Control::Create(remote, stream) => self.creator(remote).run(stream, &mut entries).map(|()| None),
+                Control::Announce(announcer, mut line) => {
+                    announcer.run(&mut line, &mut entries).map(|()| Some((announcer, line)))
+                }
             };
             drop(entries);
             if announced.is_ok() {
@@ -326,7 +329,11 @@ impl<'a> Crew<'a> {
     fn conclude(&self, ended: anyhow::Result<LastWord>) -> anyhow::Result<()> {
         let Worker { progress, session, stop, .. } = self.worker;
         let not_finished = |error: anyhow::Error| {
-            if error.is::<Refused>() { error } else { error.context(format!("not finished{}", missing(self.queue, progress))) }
+            if error.is::<Refused>() || error.is::<NotBegun>() {
+                error
+            } else {
+                error.context(format!("not finished{}", missing(self.queue, progress)))
+            }
         };
         let last_word = ended.map_err(not_finished)?;
         match self.queue.refusal() {

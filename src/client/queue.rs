@@ -42,6 +42,8 @@ struct State {
     /// Workers, and how many of them wait for work.
     workers: usize,
     idle: usize,
+    /// What must wait before the one who starts workers is told, while it waits to be told.
+    enough_work: Option<u64>,
     /// Why the last worker that gave up did.
     gave_up: Option<String>,
     /// No more files will come.
@@ -103,7 +105,7 @@ impl<'a> Queue<'a> {
             self.wake_all();
         } else if state.idle > 0 {
             self.work.notify_one();
-        } else {
+        } else if state.enough_work.is_some_and(|enough| state.waiting_work >= enough || state.workers == 0) {
             self.event.notify_one();
         }
     }
@@ -380,7 +382,10 @@ impl<'a> Queue<'a> {
                     }
                 }
             }
+            // Telling costs a system call: nobody tells who has nothing to do about it.
+            state.enough_work = enough_work;
             state = self.event.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.enough_work = None;
         }
     }
 

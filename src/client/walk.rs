@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use crossbeam_channel::Sender;
 use rustix::fs::FileType;
 
+use super::entries::Giver;
 use super::filter::Filter;
 use super::keep::Keeper;
 use super::source::{Source, Top, describe_special, look_at};
@@ -83,14 +83,14 @@ impl Walk {
     }
 
     /// Sends all entries, folders before what is in them; ends early when nobody takes them.
-    pub(super) fn run(self, entries: &Sender<Entry>, progress: &Progress) {
+    pub(super) fn run(self, mut giver: Giver, progress: &Progress) {
         match self {
-            Self::Tree(top, look) => drop(Walker::new(&top, &look, entries, progress).run()),
+            Self::Tree(top, look) => drop(Walker::new(&top, &look, giver, progress).run()),
             Self::File(_, name, file, look) => match look_at(&file) {
                 Ok(seen) => {
                     let mut keeper = Keeper::new(&look, progress);
                     let attributes = keeper.attributes(&name, &seen, || Ok(file));
-                    let _ = send_entry(Entry { path: name, kind: file_kind(&seen, &look), attributes }, entries, progress);
+                    let _ = send_entry(Entry { path: name, kind: file_kind(&seen, &look), attributes }, &mut giver, progress);
                 }
                 Err(error) => super::leave_out(progress, &name, &reason_of(error)),
             },

@@ -9,10 +9,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crossbeam_channel::Sender;
 use rustix::fs::{FileType, RawDir, Statx};
 use rustix::io::Errno;
 
+use super::entries::Giver;
 use super::keep::Keeper;
 use super::links::Links;
 use super::source::{Top, describe_special, device_of, identify_seen, look_at, look_in, open_in};
@@ -29,7 +29,7 @@ pub(super) type Going = Option<()>;
 pub(super) struct Walker<'a> {
     top: &'a Top,
     look: &'a Look,
-    entries: &'a Sender<Entry>,
+    giver: Giver,
     progress: &'a Progress,
     keeper: Keeper<'a>,
     links: Links,
@@ -64,11 +64,11 @@ impl Level {
 
 impl<'a> Walker<'a> {
     /// A walk through `top` that has not begun.
-    pub(super) fn new(top: &'a Top, look: &'a Look, entries: &'a Sender<Entry>, progress: &'a Progress) -> Self {
+    pub(super) fn new(top: &'a Top, look: &'a Look, giver: Giver, progress: &'a Progress) -> Self {
         Self {
             top,
             look,
-            entries,
+            giver,
             progress,
             keeper: Keeper::new(look, progress),
             links: Links::default(),
@@ -115,7 +115,7 @@ impl<'a> Walker<'a> {
             // Without it the tree's own top is just the remote folder, which is made by whoever made the job.
             send_entry(
                 Entry { path, kind: Kind::Directory { mtime: mtime_of(&seen) }, attributes },
-                self.entries,
+                &mut self.giver,
                 self.progress,
             )?;
         }
@@ -143,7 +143,7 @@ impl<'a> Walker<'a> {
             self.look_at(folder, found.file_name(), found.file_type())?;
             self.path.truncate(path_len);
         }
-        Some(())
+        self.giver.flush()
     }
 
     /// Sends the entry at `path`, which is `name` in `folder`.
@@ -170,7 +170,7 @@ impl<'a> Walker<'a> {
                     Kind::HardLink { .. } => Attributes::default(),
                     _ => self.keeper.attributes(&path, &seen, || open_in(folder, name)),
                 };
-                send_entry(Entry { path, kind, attributes }, self.entries, self.progress)
+                send_entry(Entry { path, kind, attributes }, &mut self.giver, self.progress)
             }
             Err(reason) => {
                 super::leave_out(self.progress, &path, &reason);
@@ -236,7 +236,7 @@ impl<'a> Walker<'a> {
 }
 
 /// Counts an entry and sends it.
-pub(super) fn send_entry(entry: Entry, entries: &Sender<Entry>, progress: &Progress) -> Going {
+pub(super) fn send_entry(entry: Entry, giver: &mut Giver, progress: &Progress) -> Going {
     match &entry.kind {
         Kind::File { identity, .. } => {
             progress.found_files.add(1);
@@ -245,7 +245,7 @@ pub(super) fn send_entry(entry: Entry, entries: &Sender<Entry>, progress: &Progr
         Kind::Symlink { .. } | Kind::HardLink { .. } => progress.found_links.add(1),
         Kind::Directory { .. } => {}
     }
-    entries.send(entry).ok()
+    giver.give(entry)
 }
 
 /// A regular file as it was seen.
@@ -296,6 +296,7 @@ mod tests {
     use super::super::source::identify;
     use super::super::walk::Walk;
     use super::*;
+    use crate::client::entries::channel_of;
 
     /// All entries in their order, and those left out with their reasons.
     struct Walked {
@@ -330,11 +331,10 @@ mod tests {
     }
 
     fn walk(path: &Path, look: Look) -> Walked {
-        let (give, entries) = crossbeam_channel::bounded(10_000);
+        let (giver, mut entries) = channel_of(10_000, 1);
         let progress = Progress::default();
-        Walk::of(path, look).unwrap().run(&give, &progress);
-        drop(give);
-        Walked { entries: entries.iter().collect(), progress }
+        Walk::of(path, look).unwrap().run(giver, &progress);
+        Walked { entries: std::iter::from_fn(|| entries.next()).collect(), progress }
     }
 
     fn tree(files: &[&str]) -> TempDir {
@@ -476,15 +476,12 @@ mod tests {
             fs::create_dir(top.path().join(name)).unwrap();
         }
         let progress = Progress::default();
-        let (give, entries) = crossbeam_channel::bounded(1);
+        let (giver, mut entries) = channel_of(1, 1);
         let walk = Walk::of(top.path(), keep()).unwrap();
         let source = walk.source();
         let taken: Vec<Entry> = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                walk.run(&give, &progress);
-                drop(give);
-            });
-            let first = entries.recv().unwrap();
+            scope.spawn(|| walk.run(giver, &progress));
+            let first = entries.next().unwrap();
             while entries.is_empty() {
                 std::thread::yield_now();
             }
@@ -496,7 +493,7 @@ mod tests {
                 fs::remove_dir(top.path().join(name)).unwrap();
             }
             symlink(other.path(), top.path().join("swapped")).unwrap();
-            std::iter::once(first).chain(entries.iter()).collect()
+            std::iter::once(first).chain(std::iter::from_fn(|| entries.next())).collect()
         });
         assert!(progress.failures().iter().filter(|failure| failure.reason == "vanished before it was read").count() > 40);
         assert!(taken.iter().all(|entry| !entry.path.to_string().contains("secret")), "{taken:?}");
@@ -587,8 +584,8 @@ mod tests {
     #[test]
     fn a_walk_ends_when_nobody_takes_entries() {
         let top = tree(&["a/b", "c"]);
-        let (give, entries) = crossbeam_channel::bounded(1);
+        let (giver, entries) = channel_of(1, 1);
         drop(entries);
-        Walk::of(top.path(), keep()).unwrap().run(&give, &Progress::default());
+        Walk::of(top.path(), keep()).unwrap().run(giver, &Progress::default());
     }
 }

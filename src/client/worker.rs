@@ -11,7 +11,7 @@ use super::plan::{Chunk, Sending};
 use super::source::Source;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
 use crate::net;
-use crate::net::dial::Dialer;
+use crate::net::dial::{DialError, Dialer};
 use crate::progress::Progress;
 use crate::protocol::Session;
 use crate::stop::Stop;
@@ -92,7 +92,12 @@ impl<'a> Worker<'a> {
         }
         if hands.connection.is_none() {
             match self.connect(hands.broken_in_a_row) {
-                Ok(connection) => hands.connection = Some(connection),
+                Ok(Some(connection)) => hands.connection = Some(connection),
+                Ok(None) => {
+                    hands.broken_in_a_row += 1;
+                    (self.report)(vec![(chunk, Outcome::Lost)]);
+                    return Ok(());
+                }
                 Err(error) => {
                     (self.report)(vec![(chunk, Outcome::Lost)]);
                     return if self.stop.is_asked() { Ok(()) } else { Err(error.into()) };
@@ -132,14 +137,17 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn connect(&self, broken_in_a_row: u32) -> Result<Connection<'a>, net::dial::DialError> {
+    /// A new connection; none if it broke as soon as it was there.
+    fn connect(&self, broken_in_a_row: u32) -> Result<Option<Connection<'a>>, DialError> {
         if broken_in_a_row > 0 {
             let backoff = BACKOFF_MIN.saturating_mul(1 << broken_in_a_row.min(8)).min(BACKOFF_MAX / 4);
             self.stop.wait(backoff);
         }
         let stream = self.dialer.dial_patiently(self.stop)?;
         self.progress.connections.add(1);
-        Ok(Connection::new(self.live.register(stream), self.session, self.wants_subtrees, &self.progress.waits))
+        let stream = self.live.register(stream);
+        let started = Connection::start(stream, self.session, self.wants_subtrees, &self.progress.waits);
+        Ok(started.inspect_err(|error| tracing::debug!("a connection to {} broke: {error}", self.dialer)).ok())
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.

@@ -214,7 +214,12 @@ impl<'a> Connection<'a> {
     /// malformed one.
     fn find_dialect(&mut self) -> Result<(), Ending> {
         while self.dialect.is_none() {
-            let Some(dialect) = hello::recognise(self.inbox.bytes()) else { return Ok(()) };
+            let Some(dialect) = hello::recognise(self.inbox.bytes()) else {
+                if v2::MAGIC.first() == self.inbox.bytes().first() {
+                    self.login_by.get_or_insert_with(|| Instant::now() + LOGIN_TIMEOUT);
+                }
+                return Ok(());
+            };
             let is_encrypted = self.stream.stream.is_encrypted();
             match dialect {
                 Dialect::V1 if is_encrypted => return Err(Ending::Foreign),
@@ -319,7 +324,8 @@ impl<'a> Connection<'a> {
             }
             Request::Finish => {
                 self.inbox.consume(len);
-                self.finish()
+                let session = self.session()?;
+                self.finish(&session)
             }
         };
         answered.map_err(|error| Ending::broken("an answer", &error))
@@ -358,15 +364,18 @@ impl<'a> Connection<'a> {
         let Shared { store, sessions, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
         let shown = Escaped::start_of(&open.directory).to_string();
-        let base = if open.directory.is_empty() { Ok(RemotePath::root()) } else { store.resolve(&open.directory) };
-        let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        let is_new = if open.is_dry { store.is_missing(&base) } else { store.open_base(&base) };
-        let is_new = is_new.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        let (attached, is_known) = sessions.open(open, base, is_new).map_err(Ending::refused)?;
+        let base =
+            store.resolve_folder(&open.directory).map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
+        let is_dry = open.is_dry;
+        let make_base = |base: &RemotePath| {
+            let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base) };
+            is_new.map_err(|error| format!("folder '{shown}': {error}"))
+        };
+        let (attached, is_known) = sessions.open(open, base, make_base).map_err(Ending::refused)?;
         let landed = store.path().join(attached.session.base.as_path());
         let landed = if attached.session.base.is_root() { store.path() } else { &landed };
         self.log(&format!("a job for {}", Escaped::path(landed)));
-        let reply = Reply::Opened { is_new, is_known, landed: landed.as_os_str().as_bytes().to_vec() };
+        let reply = Reply::Opened { is_new: attached.session.is_new, is_known, landed: landed.as_os_str().as_bytes().to_vec() };
         self.set_joined(attached)?;
         Ok(self.stream.reply(&reply))
     }
@@ -399,10 +408,7 @@ impl<'a> Connection<'a> {
         answer
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        let State::Joined(Attached { session, .. }) = &self.state else {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a request before a job was joined"));
-        };
+    fn finish(&mut self, session: &Session) -> io::Result<()> {
         let stream = &mut self.stream;
         let finished = finish::finish(self.shared.store, session, &mut |reply| {
             stream.reply(reply)?;

@@ -1,70 +1,155 @@
 //! The end of a session: what is missing is named, links are made, folders get their attributes, and
-//! all is brought to disk where that was asked for.
+//! all is brought to disk where that was asked for. It is done once, and told as often as it is asked.
 
 use std::io;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::Instant;
 
 use super::session::Session;
-use crate::limits::HEARTBEAT;
+use crate::limits::{FAILURES_KEPT_MAX, HEARTBEAT};
 use crate::path::RemotePath;
-use crate::protocol::Reply;
+use crate::protocol::{Reply, Totals};
 use crate::store::{Event, Pending, Store};
 
-/// Ends `session`; `send` takes what is to be said meanwhile.
+/// How far the end of a session has come.
+#[derive(Debug, Default)]
+pub(super) struct Finish {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Has the end begun? Held by whoever changes the tree meanwhile.
+    is_shut: RwLock<bool>,
+}
+
+#[derive(Debug, Clone, Default)]
+enum State {
+    #[default]
+    Open,
+    Running,
+    Done(Arc<Outcome>),
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The first entries that are not as they should be. All are counted.
+    failed: Vec<(RemotePath, String)>,
+    pub(super) totals: Totals,
+}
+
+impl Finish {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds off the end of the session while the tree is changed; `None` where it has begun. What a
+    /// connection that was given up still held must not be written over what came after.
+    pub(super) fn hold_open(&self) -> Option<RwLockReadGuard<'_, bool>> {
+        let is_shut = self.is_shut.read().unwrap_or_else(PoisonError::into_inner);
+        (!*is_shut).then_some(is_shut)
+    }
+
+    /// How it ended, once it has.
+    pub(super) fn outcome(&self) -> Option<Arc<Outcome>> {
+        match &*self.lock() {
+            State::Done(outcome) => Some(Arc::clone(outcome)),
+            State::Open | State::Running => None,
+        }
+    }
+}
+
+/// Takes what is to be said to the client; once that has failed nothing more is.
+struct Speaker<'a> {
+    send: &'a mut dyn FnMut(&Reply) -> io::Result<()>,
+    spoke: Instant,
+    result: io::Result<()>,
+}
+
+impl Speaker<'_> {
+    fn say(&mut self, reply: &Reply) {
+        if self.result.is_ok() {
+            self.result = (self.send)(reply);
+            self.spoke = Instant::now();
+        }
+    }
+
+    /// Says now and then that work goes on.
+    fn beat(&mut self) {
+        if self.spoke.elapsed() >= HEARTBEAT {
+            self.say(&Reply::Heartbeat);
+        }
+    }
+}
+
+/// Ends `session`, or waits until another connection has ended it, and says what came of it.
 ///
 /// # Errors
-/// Those of `send`. What could not be done is said, not returned.
+/// Those of `send`. The session ends all the same.
 pub(super) fn finish(store: &Store, session: &Session, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<()> {
-    if let Some(totals) = session.totals() {
-        // It was ended before, and the answer was lost.
-        return send(&Reply::Finished(totals));
+    let mut speaker = Speaker { send, spoke: Instant::now(), result: Ok(()) };
+    let outcome = loop {
+        let mut state = session.finish.lock();
+        match &*state {
+            State::Done(outcome) => break Arc::clone(outcome),
+            State::Open => {
+                *state = State::Running;
+                drop(state);
+                let outcome = Arc::new(work(store, session, &mut speaker));
+                *session.finish.lock() = State::Done(Arc::clone(&outcome));
+                session.finish.changed.notify_all();
+                break outcome;
+            }
+            State::Running => {
+                drop(session.finish.changed.wait_timeout(state, HEARTBEAT).unwrap_or_else(PoisonError::into_inner));
+                speaker.beat();
+            }
+        }
+    };
+    for (path, reason) in &outcome.failed {
+        speaker.say(&Reply::Missing { path: path.clone(), reason: reason.clone() });
     }
+    speaker.say(&Reply::Finished(outcome.totals));
+    speaker.result
+}
+
+fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome {
+    *session.finish.is_shut.write().unwrap_or_else(PoisonError::into_inner) = true;
     let mut failed = Vec::new();
+    let mut fail = |path: &RemotePath, reason: String| {
+        session.counts.failed.add(1);
+        if failed.len() < FAILURES_KEPT_MAX {
+            // As the client knows it: below the session's folder.
+            failed.push((path.strip(&session.base).unwrap_or_else(RemotePath::root), reason));
+        }
+    };
     for (path, incoming) in session.take_incoming() {
         let bytes: u64 = incoming.missing().iter().map(|range| range.end - range.start).sum();
         if !incoming.is_published() {
-            failed.push((path, format!("{bytes} of its bytes never came")));
+            fail(&path, format!("{bytes} of its bytes never came"));
         }
     }
     let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut beaten = Instant::now();
-    let mut broken = Ok(());
     let applied = pending.apply(store, session.on_existing(), &mut |event| {
         match event {
             Event::Going => {}
-            Event::Failed(path, reason) => failed.push((below(path, &session.base), reason)),
-            Event::Noted(path, note) => failed.push((below(path, &session.base), format!("is there, but {note}"))),
+            Event::Failed(path, reason) => fail(path, reason),
+            Event::Noted(path, note) => fail(path, format!("is there, but {note}")),
         }
-        if beaten.elapsed() >= HEARTBEAT && broken.is_ok() {
-            broken = send(&Reply::Heartbeat);
-            beaten = Instant::now();
-        }
+        speaker.beat();
     });
-    broken?;
     if let Err(error) = applied {
-        failed.push((RemotePath::root(), error.to_string()));
+        fail(&session.base, format!("not all links and folders are as they should be: {error}"));
     }
     if session.open.syncs
-        && let Err(error) = sync(store, send)?
+        && let Err(error) = sync(store, speaker)
     {
-        failed.push((RemotePath::root(), format!("not all is known to be on disk: {error}")));
+        fail(&session.base, format!("not all is known to be on disk: {error}"));
     }
-    for (path, reason) in failed {
-        session.counts.failed.add(1);
-        send(&Reply::Missing { path, reason })?;
-    }
-    send(&Reply::Finished(session.end()))
-}
-
-/// A path below the root as the client knows it: below the session's folder.
-fn below(path: &RemotePath, base: &RemotePath) -> RemotePath {
-    path.strip(base).unwrap_or_else(RemotePath::root)
+    Outcome { failed, totals: session.totals() }
 }
 
 /// Syncs, which may take minutes, and says now and then that it goes on.
-fn sync(store: &Store, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<Result<(), crate::store::Error>> {
+fn sync(store: &Store, speaker: &mut Speaker<'_>) -> anyhow::Result<()> {
     let (done, changed) = (Mutex::new(false), Condvar::new());
     thread::scope(|scope| {
         let syncing = thread::Builder::new().name("sync".to_owned()).spawn_scoped(scope, || {
@@ -73,16 +158,16 @@ fn sync(store: &Store, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Re
             changed.notify_all();
             synced
         })?;
-        loop {
-            let is_done = done.lock().unwrap_or_else(PoisonError::into_inner);
-            let (is_done, _) =
-                changed.wait_timeout_while(is_done, HEARTBEAT, |is_done| !*is_done).unwrap_or_else(PoisonError::into_inner);
-            if *is_done {
+        let mut is_done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*is_done {
+            is_done = changed.wait_timeout(is_done, HEARTBEAT).unwrap_or_else(PoisonError::into_inner).0;
+            if !*is_done {
                 drop(is_done);
-                return syncing.join().map_err(|_| io::Error::other("the thread that syncs failed"));
+                speaker.beat();
+                is_done = done.lock().unwrap_or_else(PoisonError::into_inner);
             }
-            drop(is_done);
-            send(&Reply::Heartbeat)?;
         }
+        drop(is_done);
+        syncing.join().map_err(|_| anyhow::anyhow!("the thread that syncs failed"))?.map_err(Into::into)
     })
 }

@@ -109,12 +109,14 @@ pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batc
         }
     };
     let mut is_there = is_there;
+    let Some(_open) = session.finish.hold_open() else { return vec![false; batch.len()] };
     // What can't be looked at is sent, and refused by name if it can't be written either.
     batch.iter().map(|known| is_there(known).unwrap_or(false)).collect()
 }
 
 /// Takes note of a folder, which is made, or of a link.
 pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
+    let Some(_open) = session.finish.hold_open() else { return too_late() };
     let described = (|| {
         let path = session.base.join(&entry.path)?;
         let mut entry = Entry { path, ..entry.clone() };
@@ -143,6 +145,10 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
     }
 }
 
+fn too_late() -> Answer {
+    Answer { status: Status::Refused, reason: "the job has ended".to_owned() }
+}
+
 fn refused(error: &store::Error) -> Answer {
     Answer { status: Status::Refused, reason: error.to_string() }
 }
@@ -168,6 +174,12 @@ impl Receiver<'_> {
         };
         let mut times = Times::default();
         let before = std::time::Instant::now();
+        let open = self.session.finish.hold_open();
+        if open.is_none() {
+            pump::blocks_to_file(inbox, stream, &run, &mut times, None)
+                .map_err(|error| Ending::broken("a late range", &error))?;
+            return Ok(too_late());
+        }
         let found = self.session.base.join(&put.path).map_err(store::Error::from).and_then(|path| {
             let on_existing = self.session.on_existing();
             Ok(if put.range == (0..size) {
@@ -180,6 +192,7 @@ impl Receiver<'_> {
                 (joined, path)
             })
         });
+        drop(open);
         times.file += before.elapsed();
         let answer = match found {
             Ok((Joined::Incoming(incoming), path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
@@ -212,14 +225,18 @@ fn take(
     };
     let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write))?;
     let before = std::time::Instant::now();
+    let Some(_open) = session.finish.hold_open() else { return Ok(too_late()) };
     let answer = match (ended, failed) {
+        // Another connection brought the rest of it meanwhile, or was told that it changed.
+        (_, Some(_)) if incoming.is_published() => Answer { status: Status::Had, reason: String::new() },
+        (_, Some(_)) if incoming.is_voided() => Answer { status: Status::Voided, reason: String::new() },
         (_, Some(error)) => {
             incoming.abandon();
             session.let_go(path, incoming.identity());
             refused(&error)
         }
         (Ended::Void, None) => {
-            incoming.abandon();
+            incoming.void();
             session.let_go(path, incoming.identity());
             Answer { status: Status::Voided, reason: String::new() }
         }
@@ -235,6 +252,7 @@ fn take(
                 session.counts.bytes.add(run.range.end - run.range.start);
                 Answer { status: Status::Published, reason: note.unwrap_or_default() }
             }
+            Err(_) if incoming.is_voided() => Answer { status: Status::Voided, reason: String::new() },
             Err(error) => {
                 incoming.abandon();
                 session.let_go(path, incoming.identity());

@@ -18,7 +18,7 @@ use guard::Guard;
 pub use ipnet::IpNet;
 use session::Sessions;
 
-use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, STALL_DEFAULT};
+use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
 use crate::net::{Listener, Peer, tls};
 use crate::protocol::Token;
 use crate::stop::Stop;
@@ -90,6 +90,11 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     let sessions = Sessions::new(config.ticket);
     let shared = Shared { store, config, sessions: &sessions, stop };
     let only = thread::scope(|scope| {
+        thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
+            while !stop.wait(SWEEP_EVERY) {
+                sessions.sweep();
+            }
+        })?;
         let only = match config.ticket {
             None => None,
             Some(_) => Some(thread::Builder::new().name("job".to_owned()).spawn_scoped(scope, || {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::finish::Finish;
 use crate::entry::Identity;
 use crate::limits::{SESSION_LINGER, SESSIONS_MAX};
 use crate::path::RemotePath;
@@ -40,8 +41,8 @@ pub(super) struct Session {
     pub(super) counts: Counts,
     connections: AtomicUsize,
     left: Mutex<Option<Instant>>,
-    /// How it ended, once it has.
-    ended: Mutex<Option<Totals>>,
+    /// How it ends.
+    pub(super) finish: Finish,
 }
 
 /// What a session did, and where its time went.
@@ -85,13 +86,24 @@ impl Sessions {
         }
     }
 
-    /// Opens a session, or finds it where it is open already; says which.
+    /// Forgets the sessions that nobody works on any more; their unfinished files go with them.
+    pub(super) fn sweep(&self) {
+        // The one job that is served is waited for.
+        if self.ticket.is_none() {
+            let stale: Vec<_> = self.lock().extract_if(|_, session| session.is_stale()).collect();
+            drop(stale);
+        }
+    }
+
+    /// Opens a session, or finds it where it is open already; says which. `make_base` makes the folder
+    /// of a new one, and says whether it was not there before.
     ///
     /// # Errors
     /// There are too many, or one with another folder has this token, or the one job was begun.
-    pub(super) fn open(&self, open: Open, base: RemotePath, is_new: bool) -> Result<(Attached<'_>, bool), String> {
+    pub(super) fn open(
+        &self, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath) -> Result<bool, String>,
+    ) -> Result<(Attached<'_>, bool), String> {
         let mut sessions = self.lock();
-        sessions.retain(|_, session| !session.is_stale());
         if let Some(session) = sessions.get(&open.token) {
             if session.base != base || session.open != open {
                 return Err("another session has this token".to_owned());
@@ -104,6 +116,7 @@ impl Sessions {
         if sessions.len() >= SESSIONS_MAX {
             return Err(format!("busy: {SESSIONS_MAX} jobs are being served; try again later"));
         }
+        let is_new = make_base(&base)?;
         let token = open.token;
         let session = Arc::new(Session {
             base,
@@ -114,7 +127,7 @@ impl Sessions {
             counts: Counts::default(),
             connections: AtomicUsize::new(0),
             left: Mutex::default(),
-            ended: Mutex::default(),
+            finish: Finish::default(),
         });
         let attached = self.attach(&session);
         sessions.insert(token, session);
@@ -131,10 +144,10 @@ impl Sessions {
         let mut sessions = self.lock();
         loop {
             if let Some(session) = sessions.get(token) {
-                return match session.totals() {
-                    None => Ok(self.attach(session)),
-                    Some(_) => Err("this job has ended".to_owned()),
-                };
+                if session.has_ended() {
+                    return Err("this job has ended".to_owned());
+                }
+                return Ok(self.attach(session));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || stop.is_asked() {
@@ -155,8 +168,8 @@ impl Sessions {
         let mut sessions = self.lock();
         loop {
             if let Some(session) = sessions.values().next() {
-                if let Some(totals) = session.totals() {
-                    return Some(totals);
+                if let Some(outcome) = session.finish.outcome() {
+                    return Some(outcome.totals);
                 }
                 if session.is_stale() {
                     return None;
@@ -194,16 +207,16 @@ impl Session {
         lock(&self.incoming).drain().map(|((path, _), incoming)| (path, incoming)).collect()
     }
 
-    /// How it ended, if it has.
-    pub(super) fn totals(&self) -> Option<Totals> {
-        *lock(&self.ended)
+    /// Has it come to its end?
+    fn has_ended(&self) -> bool {
+        self.finish.outcome().is_some()
     }
 
-    /// Ends it.
-    pub(super) fn end(&self) -> Totals {
+    /// What was done so far.
+    pub(super) fn totals(&self) -> Totals {
         let counts = &self.counts;
         let microseconds = |timer: &Timer| u64::try_from(timer.sum().as_micros()).unwrap_or(u64::MAX);
-        let totals = Totals {
+        Totals {
             files: counts.files.sum(),
             bytes: counts.bytes.sum(),
             folders: counts.folders.sum(),
@@ -212,15 +225,13 @@ impl Session {
             receiving_us: microseconds(&counts.receiving),
             verifying_us: microseconds(&counts.verifying),
             writing_us: microseconds(&counts.writing),
-        };
-        *lock(&self.ended) = Some(totals);
-        totals
+        }
     }
 
     /// Has nobody worked on it for so long that nobody will?
     fn is_stale(&self) -> bool {
         self.connections.load(Ordering::SeqCst) == 0
-            && lock(&self.left).is_some_and(|left| left.elapsed() >= SESSION_LINGER || self.totals().is_some())
+            && lock(&self.left).is_some_and(|left| left.elapsed() >= SESSION_LINGER || self.has_ended())
     }
 }
 

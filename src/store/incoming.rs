@@ -8,7 +8,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use rustix::io::Errno;
@@ -66,6 +66,7 @@ pub struct Incoming {
     ranges: Mutex<Ranges>,
     /// Held shared by whoever writes, and alone by whoever ends it.
     phase: RwLock<Phase>,
+    voided: AtomicBool,
     shared: Option<Arc<Shared>>,
 }
 
@@ -91,7 +92,8 @@ impl Incoming {
         let Begun { folder, temp, file, late_mode } = begun;
         let (ranges, end, phase) = (Mutex::default(), AtomicU64::new(0), RwLock::new(Phase::Open));
         let (path, meta) = (path.clone(), meta.clone());
-        Self { path, meta, on_existing, folder, temp, file, late_mode, end, ranges, phase, shared }
+        let voided = AtomicBool::new(false);
+        Self { path, meta, on_existing, folder, temp, file, late_mode, end, ranges, phase, voided, shared }
     }
 
     /// Where it will be.
@@ -163,12 +165,24 @@ impl Incoming {
         self.phase() == Phase::Published
     }
 
-    /// Ends it unpublished, as when its source changed: no byte is written any more, and it is gone.
+    /// Ends it unpublished: no byte is written any more, and it is gone.
     pub fn abandon(&self) {
         let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
         if *phase == Phase::Open {
             self.end_as_abandoned(&mut phase);
         }
+    }
+
+    /// Ends it because its source changed: whoever still brings a piece of it is told so.
+    pub fn void(&self) {
+        self.voided.store(true, Ordering::Relaxed);
+        self.abandon();
+    }
+
+    /// Was it ended because its source changed?
+    #[must_use]
+    pub fn is_voided(&self) -> bool {
+        self.voided.load(Ordering::Relaxed)
     }
 
     fn end_as_abandoned(&self, phase: &mut Phase) {
@@ -271,7 +285,6 @@ mod tests {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
     use std::process::Command;
-    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};

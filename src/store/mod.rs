@@ -117,6 +117,14 @@ impl Store {
         Ok(RemotePath::below(&self.paths, name)?)
     }
 
+    /// The path of a folder that a person named.
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn resolve_folder(&self, name: &[u8]) -> Result<RemotePath, Error> {
+        Ok(RemotePath::below_loosely(&self.paths, name)?)
+    }
+
     /// Makes a folder and those above it; one that is there is fine.
     ///
     /// # Errors

@@ -94,6 +94,12 @@ impl Running {
         (count("fd"), count("task"))
     }
 
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().flatten();
+        tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim().to_owned()).collect()
+    }
+
     /// Largest memory it ever had, in KiB.
     pub fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -147,6 +153,8 @@ impl Recv {
         let process = Running::start(&mut command);
         let address = process.first_line.split([' ', ',']).nth(2).unwrap();
         let port = address.rsplit(':').next().unwrap().parse().unwrap();
+        // The thread that it always has besides starts after the line is printed.
+        wait_until("it serves", || process.threads().iter().any(|name| name == "sweep"));
         let idle = process.resources();
         Self { process, port, root: root.to_path_buf(), idle }
     }
