@@ -178,6 +178,9 @@ pub const CHILD_CHUNKS_MAX: usize = 2048;
 /// Jobs that a receiver serves at once.
 pub const SESSIONS_MAX: usize = 256;
 
+/// Files of one job that a receiver remembers as changed while they were sent.
+pub const VOIDED_MAX: usize = 4096;
+
 /// How long a job that nobody works on may be taken up again.
 pub const SESSION_LINGER: Duration = Duration::from_secs(60);
 
@@ -186,6 +189,9 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a connection may take until it has joined a job, from its first byte on.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a receiver may take to open a job, whatever it says meanwhile.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a receiver says that long work goes on.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

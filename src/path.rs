@@ -250,6 +250,21 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// Text of a peer, without what a terminal obeys: such characters come out as escapes. Unlike
+/// [`Escaped`] it leaves `\` alone, for names in it are escaped already.
+#[must_use]
+pub fn tame(text: &str) -> String {
+    let is_wild = |char: char| char.is_control() || is_invisible(char);
+    if !text.contains(is_wild) {
+        return text.to_owned();
+    }
+    let mut tame = String::with_capacity(text.len());
+    for char in text.chars() {
+        if is_wild(char) { tame.extend(char.escape_unicode()) } else { tame.push(char) }
+    }
+    tame
+}
+
 /// Characters that reorder or hide text (Unicode Technical Report 36, section 2).
 fn is_invisible(char: char) -> bool {
     matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -351,5 +366,6 @@ mod tests {
         ] {
             assert_eq!(Escaped(bytes).to_string(), text);
         }
+        assert_eq!(tame("a\\n b\nc\u{202e}"), "a\\n b\\u{a}c\\u{202e}");
     }
 }

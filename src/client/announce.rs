@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::time::Instant;
 
 use super::entries::Entries;
 use super::live::{Live, Registered};
@@ -13,8 +14,8 @@ use super::source::Source;
 use super::{NoteDigest, leave_out};
 use crate::entry::{Entry, FileMeta, Kind};
 use crate::limits::{
-    BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN,
-    HAVE_BATCH_MAX, WINDOW_FRAMES_MAX,
+    BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN,
+    HAVE_BATCH_MAX, OPEN_TIMEOUT, WINDOW_FRAMES_MAX,
 };
 use crate::net::Stream;
 use crate::net::dial::Dialer;
@@ -70,6 +71,7 @@ pub(super) struct Line<'a> {
     is_known: bool,
     /// Streams lost since the last reply to a request.
     lost: u8,
+    lost_since: Option<Instant>,
     /// Where the job lands, in full.
     pub(super) landed: Vec<u8>,
 }
@@ -114,31 +116,37 @@ impl<'a> Announcer<'a> {
             is_new: false,
             is_known: false,
             lost: 0,
+            lost_since: None,
             landed: Vec::new(),
         };
         match self.open_session(&mut line) {
             Ok(()) => Ok(line),
-            Err(error) if error.is::<Refused>() => Err(error),
-            Err(error) => Err(error.context(NotBegun)),
+            Err(Trouble::Fatal(error)) if error.is::<Refused>() => Err(error),
+            Err(Trouble::Fatal(error)) => Err(error.context(NotBegun)),
+            Err(Trouble::Broken(error)) => Err(self.foreign(Some(error.into())).context(NotBegun)),
         }
     }
 
-    fn open_session(&self, line: &mut Line<'_>) -> anyhow::Result<()> {
+    fn open_session(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
         let mut bytes = v2::MAGIC.to_vec();
         v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
         v2::request::encode_open(&mut bytes, self.open);
         line.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         line.outbox.put(&mut *line.stream, &bytes)?;
         line.outbox.flush(&mut *line.stream)?;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         let opened = loop {
+            if Instant::now() >= deadline {
+                return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
+            }
             match self.next_reply(line) {
                 Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
                 Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
-                Ok(Reply::Refused(why)) => return Err(Refused(why).into()),
-                Ok(_) => return Err(self.foreign(None)),
-                Err(Trouble::Fatal(error)) => return Err(self.foreign(Some(error))),
-                Err(Trouble::Broken(error)) => return Err(self.foreign(Some(error.into()))),
+                Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
+                Ok(_) => return Err(Trouble::Fatal(self.foreign(None))),
+                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(self.foreign(Some(error)))),
+                Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
             }
         };
         (line.is_new, line.is_known, line.landed) = opened;
@@ -176,24 +184,32 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// Opens the session again over another stream, and asks again for what was not answered.
-    fn restore(&self, line: &mut Line<'a>, error: io::Error) -> anyhow::Result<()> {
-        if self.stop.is_asked() {
-            return Err(error.into());
+    /// Opens the session again over another stream, and asks again for what was not answered. Gives up
+    /// when nothing was answered for as long as the dialer tries.
+    fn restore(&self, line: &mut Line<'a>, mut error: io::Error) -> anyhow::Result<()> {
+        loop {
+            if self.stop.is_asked() {
+                return Err(error.into());
+            }
+            tracing::debug!("the control connection to {} broke: {error}", self.dialer);
+            self.progress.lost_connections.add(1);
+            let since = *line.lost_since.get_or_insert_with(Instant::now);
+            line.lost = line.lost.saturating_add(1);
+            if line.lost > CHUNK_TRIES_MAX && since.elapsed() >= self.dialer.retry_for() {
+                let what = format!("{} broke the connection {} times over the same request", self.dialer, line.lost);
+                return Err(anyhow::Error::from(error).context(what));
+            }
+            self.stop.wait(BACKOFF_MIN.saturating_mul(1 << line.lost.min(8)).min(BACKOFF_MAX));
+            let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
+            self.progress.connections.add(1);
+            line.stream = self.live.register(stream);
+            (line.outbox, line.inbox) = (Outbox::default(), Inbox::default());
+            match self.open_session(line) {
+                Ok(()) => break,
+                Err(Trouble::Broken(again)) => error = again,
+                Err(Trouble::Fatal(error)) => return Err(error),
+            }
         }
-        tracing::debug!("the control connection to {} broke: {error}", self.dialer);
-        self.progress.lost_connections.add(1);
-        line.lost = line.lost.saturating_add(1);
-        if line.lost > CHUNK_TRIES_MAX {
-            let what = format!("{} broke the connection {} times over the same request", self.dialer, line.lost);
-            return Err(anyhow::Error::from(error).context(what));
-        }
-        self.stop.wait(BACKOFF_MIN.saturating_mul(1 << line.lost.min(8)));
-        let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
-        self.progress.connections.add(1);
-        line.stream = self.live.register(stream);
-        (line.outbox, line.inbox) = (Outbox::default(), Inbox::default());
-        self.open_session(line)?;
         anyhow::ensure!(line.is_known, "the receiver does not know this job any more: was it restarted?");
         // What it heard of twice means the same.
         for asked in &line.asked {
@@ -313,7 +329,7 @@ impl<'a> Announcer<'a> {
     }
 
     fn take_reply(&self, line: &mut Line<'_>, reply: Reply) -> Result<(), Trouble> {
-        line.lost = 0;
+        (line.lost, line.lost_since) = (0, None);
         match (line.asked.pop_front(), reply) {
             (asked, Reply::Heartbeat) => {
                 if let Some(asked) = asked {

@@ -210,7 +210,7 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// Those of the stream; a close is an `UnexpectedEof`, an answer to nothing is `InvalidData`, a
-    /// refusal of the whole connection `PermissionDenied`.
+    /// refusal at the start `PermissionDenied`.
     pub(super) fn receive(&mut self, wait: Wait, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<usize> {
         self.looked_at = self.outbox.flushed_bytes();
         let mut bytes = [0; ANSWERS_LEN];
@@ -248,6 +248,8 @@ impl<'a> Connection<'a> {
                 Reply::Heartbeat => {}
                 Reply::Welcome { .. } if self.starting == 2 => self.starting = 1,
                 Reply::Answer(Answer { status: Status::Stored, .. }) if self.starting == 1 => self.starting = 0,
+                // Later it is about one frame, which may have been damaged: another connection may do.
+                Reply::Refused(why) if self.starting == 0 => return Err(io::Error::other(why)),
                 Reply::Refused(why) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
                 Reply::Answer(answer) if self.starting == 0 => {
                     let Some(unanswered) = self.unanswered.pop_front() else {
@@ -285,17 +287,25 @@ impl<'a> Connection<'a> {
 
     /// Ends a connection that broke: takes in what answers are here already, then gives back what
     /// has none, oldest first.
+    /// If the receiver said why it ended the connection, that is given, too.
     #[must_use]
-    pub(super) fn give_up(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> Vec<Chunk> {
-        let mut before = usize::MAX;
+    pub(super) fn give_up(mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> (Vec<Chunk>, Option<io::Error>) {
+        let (mut before, mut refusal) = (usize::MAX, None);
         while self.unanswered.len() < before {
             before = self.unanswered.len();
-            if self.receive(Wait::No, report).is_err() {
+            if let Err(error) = self.receive(Wait::No, report) {
+                refusal = Some(error).filter(is_refusal);
                 break;
             }
         }
-        self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect()
+        (self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect(), refusal)
     }
+}
+
+/// Is this the error of a receiver that wants nothing more on a connection?
+#[must_use]
+pub(super) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// Bytes of answers that are read at once.
@@ -304,9 +314,9 @@ const ANSWERS_LEN: usize = 16 * 1024;
 fn outcome_of(unanswered: Unanswered, answer: Answer) -> (Chunk, Outcome) {
     let Unanswered { chunk, void, .. } = unanswered;
     let outcome = match answer.status {
-        Status::Refused => Outcome::Denied(answer.reason),
-        // Whatever came before the mark: this range does not count.
+        // Whatever the receiver says of what came before the mark: this range does not count.
         _ if void.is_some() => void.unwrap_or(Outcome::Changed),
+        Status::Refused => Outcome::Denied(answer.reason),
         Status::Mismatched => Outcome::Mismatched,
         // Another range of it was voided.
         Status::Voided => Outcome::Changed,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use super::connection::{Connection, Sent};
+use super::connection::{Connection, Sent, is_refusal};
 use super::live::Live;
 use super::outcome::{Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
@@ -174,14 +174,16 @@ impl<'a> Worker<'a> {
                 hands.broken_in_a_row = 0;
                 Ok(true)
             }
-            Err(error) => {
+            Err(mut error) => {
                 if let Some(connection) = hands.connection.take() {
                     tracing::debug!("a connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);
-                    self.put_back(connection.give_up(self.report), Some(&error));
+                    let (unanswered, refusal) = connection.give_up(self.report);
+                    error = refusal.unwrap_or(error);
+                    self.put_back(unanswered, Some(&error));
                 }
                 hands.broken_in_a_row += 1;
-                if error.kind() == io::ErrorKind::PermissionDenied {
+                if is_refusal(&error) {
                     anyhow::bail!("{} refuses: {error}", self.dialer);
                 }
                 Ok(false)
@@ -196,7 +198,7 @@ impl<'a> Worker<'a> {
             None => Outcome::Lost,
             Some(_) if self.stop.is_asked() => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
-            Some(error) if error.kind() == io::ErrorKind::PermissionDenied => Outcome::Lost,
+            Some(error) if is_refusal(error) => Outcome::Lost,
             Some(error) => Outcome::Refused(describe_close(error)),
         };
         let with_outcome = |chunk| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
@@ -207,6 +209,7 @@ impl<'a> Worker<'a> {
 fn describe_close(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
+        io::ErrorKind::Other => format!("the receiver ended the connection: {error}"),
         _ => format!("the connection broke without an answer: {error}"),
     }
 }

@@ -306,9 +306,13 @@ impl Dialer {
 
 /// Says what there is instead.
 fn no_congestion_control(name: &str, error: &io::Error) -> io::Error {
-    let there = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+    let (act, list) = match error.kind() {
+        io::ErrorKind::PermissionDenied => ("this user may not use", "tcp_allowed_congestion_control"),
+        _ => ("this machine does not have", "tcp_available_congestion_control"),
+    };
+    let there = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{list}")).unwrap_or_default();
     let there = there.split_whitespace().collect::<Vec<_>>().join(", ");
-    io::Error::new(error.kind(), format!("no congestion control {name:?} on this machine ({error}); there is {there}"))
+    io::Error::new(error.kind(), format!("{act} congestion control {name:?} ({error}); there is {there}"))
 }
 
 impl fmt::Display for Dialer {

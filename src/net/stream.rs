@@ -12,7 +12,7 @@ use socket2::{Socket, TcpKeepalive};
 use super::pace::Pace;
 use super::sealed::Sealed;
 use super::tls::{Client, Server, TlsError};
-use crate::limits::{BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX};
+use crate::limits::{BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX, TLS_WRITE_LEN};
 
 /// A hold on a stream's socket, for those who watch over it. Clones are one socket: what one shuts
 /// down is shut for all.
@@ -203,7 +203,9 @@ impl Write for Stream {
         let bytes = match &self.pace {
             None => bytes,
             Some(pace) => {
-                let share = &bytes[..pace.share(bytes.len())];
+                // What is charged for is what one write takes.
+                let len_max = if self.sealed.is_some() { TLS_WRITE_LEN } else { usize::MAX };
+                let share = &bytes[..pace.share(bytes.len().min(len_max))];
                 pace.wait(share.len());
                 share
             }

@@ -215,7 +215,8 @@ impl<'a> Connection<'a> {
     fn find_dialect(&mut self) -> Result<(), Ending> {
         while self.dialect.is_none() {
             let Some(dialect) = hello::recognise(self.inbox.bytes()) else {
-                if v2::MAGIC.first() == self.inbox.bytes().first() {
+                let may_wait = self.shared.config.serves_v1 && self.inbox.bytes().first() != v2::MAGIC.first();
+                if !self.inbox.bytes().is_empty() && !may_wait {
                     self.login_by.get_or_insert_with(|| Instant::now() + LOGIN_TIMEOUT);
                 }
                 return Ok(());

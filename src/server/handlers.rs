@@ -117,6 +117,9 @@ pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batc
 /// Takes note of a folder, which is made, or of a link.
 pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
     let Some(_open) = session.finish.hold_open() else { return too_late() };
+    if session.open.is_dry {
+        return only_asking();
+    }
     let described = (|| {
         let path = session.base.join(&entry.path)?;
         let mut entry = Entry { path, ..entry.clone() };
@@ -143,6 +146,10 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
         Ok(()) => Answer { status: Status::Stored, reason: String::new() },
         Err(error) => refused(&error),
     }
+}
+
+fn only_asking() -> Answer {
+    Answer { status: Status::Refused, reason: "this job is to change nothing".to_owned() }
 }
 
 fn too_late() -> Answer {
@@ -175,28 +182,33 @@ impl Receiver<'_> {
         let mut times = Times::default();
         let before = std::time::Instant::now();
         let open = self.session.finish.hold_open();
-        if open.is_none() {
-            pump::blocks_to_file(inbox, stream, &run, &mut times, None)
-                .map_err(|error| Ending::broken("a late range", &error))?;
-            return Ok(too_late());
+        if open.is_none() || self.session.open.is_dry {
+            let dropped = pump::blocks_to_file(inbox, stream, &run, &mut times, None);
+            dropped.map_err(|error| Ending::broken("a range that is not wanted", &error))?;
+            return Ok(if open.is_none() { too_late() } else { only_asking() });
         }
         let found = self.session.base.join(&put.path).map_err(store::Error::from).and_then(|path| {
             let on_existing = self.session.on_existing();
+            if self.session.is_voided(&path, &put.file.identity) {
+                return Ok((None, path));
+            }
             Ok(if put.range == (0..size) {
-                (Joined::Incoming(Arc::new(self.store.begin(self.folders, &path, &put.file, on_existing)?)), path)
+                (Some(Joined::Incoming(Arc::new(self.store.begin(self.folders, &path, &put.file, on_existing)?))), path)
             } else {
                 let joined = self.store.join(self.folders, &path, &put.file, on_existing)?;
                 if let Joined::Incoming(incoming) = &joined {
                     self.session.keep(&path, incoming);
                 }
-                (joined, path)
+                (Some(joined), path)
             })
         });
         drop(open);
         times.file += before.elapsed();
         let answer = match found {
-            Ok((Joined::Incoming(incoming), path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
-            Ok((Joined::Had, _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
+            Ok((None, _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
+                .map(|_| Answer { status: Status::Voided, reason: String::new() }),
+            Ok((Some(Joined::Incoming(incoming)), path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
+            Ok((Some(Joined::Had), _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
                 .map(|_| Answer { status: Status::Had, reason: String::new() }),
             Err(error) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| refused(&error)),
         };
@@ -237,7 +249,7 @@ fn take(
         }
         (Ended::Void, None) => {
             incoming.void();
-            session.let_go(path, incoming.identity());
+            session.void(path, incoming.identity());
             Answer { status: Status::Voided, reason: String::new() }
         }
         (Ended::Mismatched, None) => Answer { status: Status::Mismatched, reason: String::new() },

@@ -142,6 +142,8 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     Ok(match only {
         Some(None) => Served::Unfinished,
         Some(Some(totals)) if totals.failed > 0 => Served::Partial,
+        // Whoever else was cut off had nothing to do with it.
+        Some(Some(_)) => Served::Whole,
         _ if cut.into_inner() => Served::Cut,
         _ => Served::Whole,
     })

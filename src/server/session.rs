@@ -1,13 +1,13 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::finish::Finish;
 use crate::entry::Identity;
-use crate::limits::{SESSION_LINGER, SESSIONS_MAX};
+use crate::limits::{SESSION_LINGER, SESSIONS_MAX, VOIDED_MAX};
 use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
 use crate::protocol::{Credential, Open, Token, Totals};
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) pending: Mutex<Pending>,
     /// Files of which something is missing.
     incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
+    /// Files whose source changed.
+    voided: Mutex<HashSet<(RemotePath, Identity)>>,
     /// What was done.
     pub(super) counts: Counts,
     connections: AtomicUsize,
@@ -124,6 +126,7 @@ impl Sessions {
             open,
             pending: Mutex::default(),
             incoming: Mutex::default(),
+            voided: Mutex::default(),
             counts: Counts::default(),
             connections: AtomicUsize::new(0),
             left: Mutex::default(),
@@ -200,6 +203,21 @@ impl Session {
     /// Lets go of a file that is whole, or will never be.
     pub(super) fn let_go(&self, path: &RemotePath, identity: &Identity) {
         lock(&self.incoming).remove(&(path.clone(), *identity));
+    }
+
+    /// Notes a file whose source changed: what still comes of it does not count.
+    pub(super) fn void(&self, path: &RemotePath, identity: &Identity) {
+        self.let_go(path, identity);
+        let mut voided = lock(&self.voided);
+        if voided.len() < VOIDED_MAX {
+            voided.insert((path.clone(), *identity));
+        }
+    }
+
+    /// Did its source change?
+    pub(super) fn is_voided(&self, path: &RemotePath, identity: &Identity) -> bool {
+        let voided = lock(&self.voided);
+        !voided.is_empty() && voided.contains(&(path.clone(), *identity))
     }
 
     /// Takes all files of which something is missing still.

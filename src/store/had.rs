@@ -86,13 +86,17 @@ fn put_right(file: &File, stat: &Statx, identity: &Identity, attributes: &Attrib
     }
     // A file of somebody else's: a new one would be ours, and get its mode.
     let mode = u32::from(attributes.mode) & MODE_MASK;
-    if rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_err() {
+    let set_mode = |mode| rustix::fs::fchmod(file, Mode::from_raw_mode(mode)).is_ok();
+    // Extended attributes are put only on what may be written to.
+    if !set_mode(if xattrs.is_empty() { mode } else { mode | 0o200 }) {
         return false;
     }
+    let wants_xattrs = !xattrs.is_empty();
+    let wrong = Attributes { xattrs, ..attributes.clone() };
     // What can't be put on this file can't be put on a new one either: the same bytes again would be
     // for nothing.
-    let wrong = Attributes { xattrs, ..attributes.clone() };
-    attributes::put_on(file.as_fd(), &wrong, None, identity.mtime, &mut Notes::default()).is_ok()
+    let put = attributes::put_on(file.as_fd(), &wrong, None, identity.mtime, &mut Notes::default());
+    put.is_ok() && (!wants_xattrs || set_mode(mode))
 }
 
 fn has_xattr(file: &File, name: &[u8], value: &[u8]) -> bool {

@@ -3,8 +3,9 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +16,7 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
 use parallel_transfer::server::{self, Config};
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::{Store, take_umask};
+use parallel_transfer::store::{Store, Umask, take_umask};
 
 use crate::args::Args;
 
@@ -28,21 +29,19 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
     let umask = take_umask();
-    DirBuilder::new()
-        .recursive(true)
-        .mode(umask.of(0o777))
-        .create(target)
-        .with_context(|| format!("can't make folder '{shown}'"))?;
-    let store = Store::open(target, umask).with_context(|| format!("can't write below '{shown}'"))?;
+    let (root, directory) = split(target, umask, args.dry_run).with_context(|| format!("can't make folder '{shown}'"))?;
+    let store = Store::open(&root, umask).with_context(|| format!("can't write below '{}'", Escaped::path(&root)))?;
     // What was missing may have led elsewhere: `missing/../here`.
-    ensure!(!client::lands_in_itself(&args.file, store.path())?, itself());
-    *landed = Escaped::path(store.path()).to_string();
+    ensure!(!client::lands_in_itself(&args.file, &store.path().join(&directory))?, itself());
+    *landed = Escaped::path(&store.path().join(&directory)).to_string();
 
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
-    let mut job =
-        args.job_to(Dialer::to_local(socket, args.stall()).with_pace(args.wire.pace()), Target::Session(args.open(b"", None)?))?;
+    let mut job = args.job_to(
+        Dialer::to_local(socket, args.stall()).with_pace(args.wire.pace()),
+        Target::Session(args.open(directory.as_os_str().as_bytes(), None)?),
+    )?;
     // One process owns what is written.
     job.program = None;
     let config = Config::new(store.path().to_path_buf());
@@ -57,6 +56,19 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
             receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");
         result.and_then(|()| served.map(drop))
     })
+}
+
+/// What is there of the path to `target`, and what is to be made below it. A path that leads through
+/// what is missing and up again is made here, unless nothing is to be changed.
+fn split(target: &Path, umask: Umask, is_dry: bool) -> io::Result<(PathBuf, PathBuf)> {
+    let absolute = std::path::absolute(target)?;
+    let there = absolute.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("/"));
+    let missing = absolute.strip_prefix(there).unwrap_or_else(|_| Path::new(""));
+    if is_dry || missing.components().all(|name| matches!(name, Component::Normal(_))) {
+        return Ok((there.to_owned(), missing.to_owned()));
+    }
+    DirBuilder::new().recursive(true).mode(umask.of(0o777)).create(target)?;
+    Ok((target.to_owned(), PathBuf::new()))
 }
 
 /// A folder that only this user may enter, with a path that a socket's name has room behind.

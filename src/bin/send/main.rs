@@ -112,7 +112,12 @@ fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop:
             manifest.add(path, digest, progress);
         }
     };
-    let tell = |entry: &Entry| terminal::print_would_send(&entry.path);
+    // In JSON there is but one object: it has the counts.
+    let tell = |entry: &Entry| {
+        if !args.json {
+            terminal::print_would_send(&entry.path);
+        }
+    };
     let listener = Listener {
         landing: &landing,
         digest: if manifest.is_some() { Some(&digest) } else { None },

@@ -1,13 +1,15 @@
 //! `--manifest`: the BLAKE3 of each file, a line each, as `b3sum --check` reads it in the target folder.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
+use parallel_transfer::store::take_umask;
 
 /// The file while it is written.
 #[derive(Debug)]
@@ -26,7 +28,8 @@ impl Manifest {
     /// Begins a manifest; one that is there is replaced.
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         #[allow(clippy::disallowed_methods, reason = "the user named this file")]
-        let file = File::create(path).with_context(|| format!("can't write manifest '{}'", Escaped::path(path)))?;
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(take_umask().of(0o666)).open(path);
+        let file = file.with_context(|| format!("can't write manifest '{}'", Escaped::path(path)))?;
         Ok(Self { path: path.to_owned(), state: Mutex::new(State { file: BufWriter::new(file), failed: None }) })
     }
 

@@ -2,7 +2,7 @@
 
 use super::frame::{self, Fields, put_long, put_run, put_short, put_text};
 use crate::limits::{HAVE_BATCH_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
-use crate::path::RemotePath;
+use crate::path::{RemotePath, tame};
 use crate::protocol::{Answer, Decoded, Error, Features, Reply, Status, Totals};
 
 const WELCOME: u8 = 0x81;
@@ -34,11 +34,11 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
                 [] => RemotePath::root(),
                 path => RemotePath::parse(path)?,
             };
-            Reply::Missing { path, reason: fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")? }
+            Reply::Missing { path, reason: tame(&fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?) }
         }
         FINISHED => Reply::Finished(decode_totals(&mut fields)?),
         HEARTBEAT => Reply::Heartbeat,
-        REFUSED => Reply::Refused(fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?),
+        REFUSED => Reply::Refused(tame(&fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?)),
         kind => return Err(Error::UnknownOperation(vec![kind])),
     };
     fields.end()?;
@@ -47,7 +47,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
 
 fn decode_answer(fields: &mut Fields<'_>) -> Result<Answer, Error> {
     let status = Status::from_code(fields.byte()?).ok_or(Error::Malformed("status"))?;
-    Ok(Answer { status, reason: fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")? })
+    Ok(Answer { status, reason: tame(&fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?) })
 }
 
 fn decode_bits(fields: &mut Fields<'_>) -> Result<Vec<bool>, Error> {
