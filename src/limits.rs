@@ -191,7 +191,7 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a receiver may take to open a job, whatever it says meanwhile.
-pub const OPEN_TIMEOUT: Duration = Duration::from_secs(60);
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a receiver says that long work goes on.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);

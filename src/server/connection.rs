@@ -376,7 +376,11 @@ impl<'a> Connection<'a> {
         let landed = store.path().join(attached.session.base.as_path());
         let landed = if attached.session.base.is_root() { store.path() } else { &landed };
         self.log(&format!("a job for {}", Escaped::path(landed)));
-        let reply = Reply::Opened { is_new: attached.session.is_new, is_known, landed: landed.as_os_str().as_bytes().to_vec() };
+        let reply = Reply::Opened {
+            is_new: attached.session.is_new && !is_known,
+            is_known,
+            landed: landed.as_os_str().as_bytes().to_vec(),
+        };
         self.set_joined(attached)?;
         Ok(self.stream.reply(&reply))
     }

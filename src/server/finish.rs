@@ -133,6 +133,8 @@ fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome 
         match event {
             Event::Going => {}
             Event::Failed(path, reason) => fail(path, reason),
+            // A folder that was there before may be somebody else's.
+            Event::Noted(path, _) if *path == session.base && !session.is_new => {}
             Event::Noted(path, note) => fail(path, format!("is there, but {note}")),
         }
         speaker.beat();

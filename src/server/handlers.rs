@@ -125,8 +125,8 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
         let mut entry = Entry { path, ..entry.clone() };
         match &mut entry.kind {
             Kind::Directory { .. } if entry.path == session.base => {
-                if !session.is_new {
-                    // It was there before: others may have made it what it is.
+                // The root is the receiver's own, whoever sends into it.
+                if entry.path.is_root() && !session.is_new {
                     return Ok(());
                 }
             }
@@ -249,7 +249,9 @@ fn take(
         }
         (Ended::Void, None) => {
             incoming.void();
-            session.void(path, incoming.identity());
+            if run.range != (0..run.size) {
+                session.void(path, incoming.identity());
+            }
             Answer { status: Status::Voided, reason: String::new() }
         }
         (Ended::Mismatched, None) => Answer { status: Status::Mismatched, reason: String::new() },

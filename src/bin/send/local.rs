@@ -51,6 +51,11 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
             .name("receiver".to_owned())
             .spawn_scoped(scope, || server::serve(&listener, &store, &config, &served))?;
         let result = crate::start(args, &job, landed, progress, stop);
+        // Whoever refuses here is the file system.
+        let result = result.map_err(|error| match client::is_refusal(&error) {
+            true => anyhow::anyhow!("can't make {error:#}"),
+            false => error,
+        });
         served.ask();
         let served =
             receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");
@@ -64,6 +69,14 @@ fn split(target: &Path, umask: Umask, is_dry: bool) -> io::Result<(PathBuf, Path
     let absolute = std::path::absolute(target)?;
     let there = absolute.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("/"));
     let missing = absolute.strip_prefix(there).unwrap_or_else(|_| Path::new(""));
+    if missing.as_os_str().is_empty() {
+        // From the folder above, so that its own attributes can be kept as those of any folder.
+        let real = there.canonicalize()?;
+        return Ok(match (real.parent(), real.file_name()) {
+            (Some(above), Some(name)) if above.read_dir().is_ok() => (above.to_owned(), PathBuf::from(name)),
+            _ => (real, PathBuf::new()),
+        });
+    }
     if is_dry || missing.components().all(|name| matches!(name, Component::Normal(_))) {
         return Ok((there.to_owned(), missing.to_owned()));
     }
