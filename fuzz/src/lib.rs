@@ -1,0 +1,177 @@
+//! What any bytes must come to in each decoder: a value or a reason, never a panic, and what is true
+//! of every value. One function a decoder; tests/fuzz.rs runs the same ones without a fuzzer.
+//!
+//!     cargo +nightly fuzz run v2_requests
+
+use std::fmt::Debug;
+use std::io::Write as _;
+
+use parallel_transfer::digest::{self, Binding, Checksum};
+use parallel_transfer::net::known_hosts;
+use parallel_transfer::net::tls::Fingerprint;
+use parallel_transfer::path::RemotePath;
+use parallel_transfer::protocol::hello::recognise;
+use parallel_transfer::protocol::v2::{pipe, reply, request};
+use parallel_transfer::protocol::{Decoded, Put, Request, v1};
+use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
+use parallel_transfer::ticket::Ticket;
+
+/// The frame that has the first byte as its type and the others as its body: a fuzzer does not guess
+/// a check, and a peer can make one.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let Some((&kind, body)) = bytes.split_first() else { return Vec::new() };
+    let [_, high, middle, low] = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let head = [kind, high, middle, low, kind ^ high ^ middle ^ low ^ 0x5a];
+    [&head[..], body, &digest::check(body, kind.into()).to_be_bytes()[4..]].concat()
+}
+
+/// Bytes as they are, and as the body of a frame that is right.
+fn as_frames(bytes: &[u8], check: impl Fn(&[u8])) {
+    check(bytes);
+    check(&framed(bytes));
+}
+
+/// A value takes bytes that are there, needs all of them and none that follow.
+fn expect_exact<T: Debug + PartialEq>(bytes: &[u8], decode: impl Fn(&[u8]) -> Decoded<T>) -> Option<T> {
+    let (value, len) = decode(bytes).ok().flatten()?;
+    assert!(len <= bytes.len());
+    let again = decode(&bytes[..len]).expect("without what follows").expect("without what follows");
+    assert_eq!(again, (value, len));
+    assert!(matches!(decode(&bytes[..len - 1]), Ok(None)), "without the last byte");
+    Some(again.0)
+}
+
+pub fn v1_requests(bytes: &[u8]) {
+    let decode = |bytes: &[u8]| Ok(v1::decode(bytes)?.map(|(request, len)| (format!("{request:?}"), len)));
+    expect_exact(bytes, decode);
+    if let Ok(Some((Request::MakeDirectories(names) | Request::CreateFiles(names), _))) = v1::decode(bytes) {
+        assert!(names.iter().all(|name| !name.is_empty() && !name.contains(&b'\n')));
+    }
+}
+
+pub fn v2_requests(bytes: &[u8]) {
+    as_frames(bytes, |bytes| {
+        expect_exact(bytes, |bytes| Ok(request::decode(bytes)?.map(|(request, len)| (format!("{request:?}"), len))));
+        let Ok(Some((value, _))) = request::decode(bytes) else { return };
+        let mut encoded = Vec::new();
+        match &value {
+            Request::Hello { versions, features } => request::encode_hello(&mut encoded, versions.clone(), *features),
+            Request::Open(open) => request::encode_open(&mut encoded, open),
+            Request::Join(token) => request::encode_join(&mut encoded, token),
+            Request::Put(Put { path, file, range, .. }) => {
+                assert!(range.start <= range.end && range.end <= file.identity.size);
+                request::encode_put(&mut encoded, path, file, range);
+            }
+            Request::Describe(entry) => request::encode_describe(&mut encoded, entry),
+            Request::Finish => request::encode_finish(&mut encoded),
+            Request::Have(_) => return,
+            other => panic!("{other:?} in version 2"),
+        }
+        let Ok(Some((again, len))) = request::decode(&encoded) else { panic!("{value:?} does not decode again") };
+        assert_eq!(len, encoded.len());
+        match (again, value) {
+            // Bound to the bytes it came in, of which some may mean nothing.
+            (Request::Put(again), Request::Put(value)) => {
+                assert_eq!(Put { binding: Binding::default(), ..again }, Put { binding: Binding::default(), ..value });
+            }
+            (again, value) => assert_eq!(again, value),
+        }
+    });
+}
+
+pub fn v2_replies(bytes: &[u8]) {
+    as_frames(bytes, |bytes| {
+        let Some(value) = expect_exact(bytes, reply::decode) else { return };
+        let mut encoded = Vec::new();
+        reply::encode(&mut encoded, &value);
+        assert_eq!(expect_exact(&encoded, reply::decode), Some(value));
+    });
+}
+
+pub fn v2_pipe(bytes: &[u8]) {
+    as_frames(bytes, |bytes| {
+        let Some(value) = expect_exact(bytes, pipe::decode) else { return };
+        let mut encoded = Vec::new();
+        pipe::encode(&mut encoded, &value);
+        assert_eq!(expect_exact(&encoded, pipe::decode), Some(value));
+    });
+}
+
+/// What the first bytes say is not unsaid by those that follow.
+pub fn dialects(bytes: &[u8]) {
+    let said: Vec<_> = (0..=bytes.len().min(8)).map(|len| recognise(&bytes[..len])).collect();
+    assert_eq!(said.first(), Some(&None));
+    assert!(said.windows(2).all(|pair| pair[0].is_none() || pair[0] == pair[1]), "{said:?}");
+    assert!(said.len() <= 4 || said[4].is_some());
+}
+
+/// The first bytes say what is put, the others are its payload.
+pub fn payloads(bytes: &[u8]) {
+    let Some((&[checksum, start, len, rest], bytes)) = bytes.split_first_chunk() else { return };
+    // Around the end of a block, where it matters.
+    let start = u64::from(start) + if rest & 1 == 0 { 0 } else { 262_144 - 128 };
+    let range = start..start + u64::from(len);
+    let checksum = [Checksum::None, Checksum::Xxh3, Checksum::Blake3][usize::from(checksum % 3)];
+    let size = range.end + u64::from(rest >> 1);
+    let run = Run { range: range.clone(), size, is_sparse: false, checksum, binding: Binding::of(b"body") };
+    for is_taken in [true, false] {
+        let (mut left, mut at) = (bytes, range.start);
+        let mut take = |block: Block<'_>| {
+            let taken = match block {
+                Block::Data(offset, data) => offset..offset + data.len() as u64,
+                Block::Hole(range) => range,
+            };
+            assert!(taken.start == at && taken.end >= at && taken.end <= range.end, "{taken:?} after {at}");
+            at = taken.end;
+        };
+        let taker: Option<&mut dyn FnMut(Block<'_>)> = if is_taken { Some(&mut take) } else { None };
+        let ended = blocks_to_file(&mut Inbox::default(), &mut left, &run, &mut Times::default(), taker);
+        assert!(!is_taken || at == range.end || !matches!(ended, Ok(Ended::Same)), "the same, but only up to {at}");
+    }
+}
+
+pub fn paths(bytes: &[u8]) {
+    let names = |path: &RemotePath| {
+        let bytes = path.as_bytes();
+        assert!(bytes.len() <= 4095 && !bytes.contains(&0) && !bytes.starts_with(b"/"));
+        let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= 255 && !name.starts_with(b".ptf-");
+        assert!(path.is_root() || bytes.split(|byte| *byte == b'/').all(is_name), "{path:?}");
+    };
+    if let Ok(path) = RemotePath::parse(bytes) {
+        names(&path);
+        assert!(path.as_bytes() == bytes && !path.is_root());
+    }
+    for path in [RemotePath::parse_loosely(bytes), RemotePath::below(&["/srv/in"], bytes)].into_iter().flatten() {
+        names(&path);
+        if !path.is_root() {
+            assert_eq!(RemotePath::parse(path.as_bytes()).as_ref(), Ok(&path));
+        }
+        let shown = path.to_string();
+        assert!(shown.chars().all(|char| !char.is_control()), "{shown:?}");
+    }
+}
+
+pub fn tickets(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(ticket) = text.parse::<Ticket>() {
+        assert_eq!(ticket.to_string().parse(), Ok(ticket));
+    }
+    if let Ok(fingerprint) = text.parse::<Fingerprint>() {
+        assert_eq!(fingerprint.to_string().parse::<Fingerprint>().ok(), Some(fingerprint));
+    }
+}
+
+/// A file of these bytes is understood or not; a key that it does not have is never known.
+pub fn known_hosts(bytes: &[u8]) {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(bytes).expect("room in it");
+    let found = Fingerprint::of(b"a certificate");
+    let verdict = known_hosts::look_up(file.path(), "host:9000", found);
+    let text = String::from_utf8_lossy(bytes);
+    let has_host = text.to_lowercase().contains("host:9000");
+    match verdict {
+        Ok(known_hosts::Verdict::Known) => assert!(has_host && text.contains(&found.to_string())),
+        Ok(known_hosts::Verdict::Changed { line, .. }) => assert!(has_host && line >= 1),
+        Ok(known_hosts::Verdict::Unknown) | Err(_) => {}
+    }
+}

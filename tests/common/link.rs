@@ -1,0 +1,149 @@
+//! A TCP relay in front of a receiver that counts, alters, cuts, holds and slows what passes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+/// What is done to one connection; numbers count the bytes that went towards the receiver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Knobs {
+    /// Alters one bit of the byte at this place.
+    pub flip: Option<u64>,
+    /// Alters one bit of the byte at this place of the answers.
+    pub flip_answer: Option<u64>,
+    /// Ends the connection after so many bytes.
+    pub cut: Option<u64>,
+    /// Lets nothing more through after so many bytes, until released.
+    pub hold: Option<u64>,
+    /// Waits before it passes each piece on.
+    pub delay: Option<Duration>,
+}
+
+/// Bytes of each connection's start that are kept.
+const KEPT_LEN: usize = 16 * 1024;
+
+#[derive(Default)]
+struct Shared {
+    forth: AtomicU64,
+    back: AtomicU64,
+    connections: AtomicUsize,
+    holding: AtomicUsize,
+    released: AtomicBool,
+    starts: Mutex<Vec<u8>>,
+}
+
+/// The relay.
+pub struct Link {
+    pub port: u16,
+    shared: Arc<Shared>,
+}
+
+impl Link {
+    /// One that only counts.
+    pub fn to(port: u16) -> Self {
+        Self::with(port, |_| Knobs::default())
+    }
+
+    /// One that holds each connection after so many bytes.
+    pub fn holding(port: u16, after: u64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // What the kernel keeps in between has been read by its sender already.
+        socket2::SockRef::from(&listener).set_recv_buffer_size(64 * 1024).unwrap();
+        Self::start(listener, port, move |_| Knobs { hold: Some(after), ..Knobs::default() })
+    }
+
+    /// One that asks `choose` what to do to each connection, by how many there were before.
+    pub fn with(upstream: u16, choose: impl Fn(usize) -> Knobs + Send + 'static) -> Self {
+        Self::start(TcpListener::bind("127.0.0.1:0").unwrap(), upstream, choose)
+    }
+
+    fn start(listener: TcpListener, upstream: u16, choose: impl Fn(usize) -> Knobs + Send + 'static) -> Self {
+        let (port, shared) = (listener.local_addr().unwrap().port(), Arc::<Shared>::default());
+        let link = Self { port, shared: Arc::clone(&shared) };
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let knobs = choose(shared.connections.fetch_add(1, Ordering::SeqCst));
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let Ok(receiver) = TcpStream::connect(("127.0.0.1", upstream)) else { return };
+                    let back = Knobs { flip: knobs.flip_answer, ..Knobs::default() };
+                    thread::scope(|scope| {
+                        scope.spawn(|| pass_on(&receiver, &stream, back, &shared, &shared.back, false));
+                        pass_on(&stream, &receiver, knobs, &shared, &shared.forth, true);
+                    });
+                });
+            }
+        });
+        link
+    }
+
+    /// Bytes that went to the receiver.
+    pub fn forth(&self) -> u64 {
+        self.shared.forth.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that came from the receiver.
+    pub fn back(&self) -> u64 {
+        self.shared.back.load(Ordering::SeqCst)
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// What all connections to the receiver began with.
+    pub fn starts(&self) -> Vec<u8> {
+        self.shared.starts.lock().unwrap().clone()
+    }
+
+    pub fn wait_until_it_holds(&self) {
+        wait_until("the relay holds something back", || self.shared.holding.load(Ordering::SeqCst) > 0);
+    }
+
+    /// Lets everything through from now on.
+    pub fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shared, count: &AtomicU64, is_forth: bool) {
+    let (mut bytes, mut passed) = ([0; 16_384], 0);
+    while let Ok(len @ 1..) = from.read(&mut bytes) {
+        let here = |at: Option<u64>| at.and_then(|at| at.checked_sub(passed)).filter(|&at| at < len as u64);
+        if let Some(at) = here(knobs.flip) {
+            bytes[usize::try_from(at).unwrap()] ^= 4;
+        }
+        if let Some(at) = here(knobs.cut) {
+            let _ = to.write_all(&bytes[..usize::try_from(at).unwrap()]);
+            let _ = from.shutdown(Shutdown::Both);
+            break;
+        }
+        if here(knobs.hold).is_some() && !shared.released.load(Ordering::SeqCst) {
+            shared.holding.fetch_add(1, Ordering::SeqCst);
+            while !shared.released.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        knobs.delay.into_iter().for_each(thread::sleep);
+        if is_forth && passed < KEPT_LEN as u64 {
+            shared.starts.lock().unwrap().extend_from_slice(&bytes[..len]);
+        }
+        count.fetch_add(len as u64, Ordering::SeqCst);
+        if to.write_all(&bytes[..len]).is_err() {
+            let _ = from.shutdown(Shutdown::Read);
+            break;
+        }
+        passed += len as u64;
+    }
+    let _ = to.shutdown(Shutdown::Write);
+}
