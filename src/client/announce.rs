@@ -207,7 +207,8 @@ impl<'a> Announcer<'a> {
             match self.open_session(line) {
                 Ok(()) => break,
                 Err(Trouble::Broken(again)) => error = again,
-                Err(Trouble::Fatal(error)) => return Err(error),
+                // By now something may have landed: it is no refusal of the whole job.
+                Err(Trouble::Fatal(error)) => anyhow::bail!("{error:#}"),
             }
         }
         anyhow::ensure!(line.is_known, "the receiver does not know this job any more: was it restarted?");

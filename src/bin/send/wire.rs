@@ -31,7 +31,7 @@ pub(crate) struct Wire {
     /// Take the receiver's address, key and secret from the ticket that 'recv --once' printed, in
     /// place of --server and --port; '-' reads it from standard input. The environment's PTF_TICKET
     /// does the same
-    #[arg(long = "ticket_file", alias = "ticket-file", value_name = "FILE", conflicts_with = "server")]
+    #[arg(long = "ticket_file", alias = "ticket-file", value_name = "FILE", conflicts_with_all = ["server", "host_key", "strict", "known_hosts"])]
     ticket_file: Option<PathBuf>,
 
     /// Don't encrypt (a trusted network only; blocks are verified all the same)
