@@ -207,11 +207,13 @@ impl Session {
 
     /// Notes a file whose source changed: what still comes of it does not count.
     pub(super) fn void(&self, path: &RemotePath, identity: &Identity) {
-        self.let_go(path, identity);
         let mut voided = lock(&self.voided);
         if voided.len() < VOIDED_MAX {
             voided.insert((path.clone(), *identity));
         }
+        drop(voided);
+        // After that: another connection may be about to begin it again.
+        self.let_go(path, identity);
     }
 
     /// Did its source change?
