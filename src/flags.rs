@@ -1,5 +1,7 @@
 //! Values of flags: sizes, times, versions.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::net::IpVersion;
@@ -68,6 +70,15 @@ pub fn parse_ip_version(text: &str) -> Result<IpVersion, String> {
     }
 }
 
+/// This program's folder below `chosen`, or below `usual` in the user's home where nothing absolute was
+/// chosen; `None` where there is no home either (XDG Base Directory Specification).
+#[must_use]
+pub fn folder_of_user(chosen: Option<OsString>, home: Option<OsString>, usual: &str) -> Option<PathBuf> {
+    let absolute = |folder: Option<OsString>| folder.map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let folder = absolute(chosen).or_else(|| Some(absolute(home)?.join(usual)))?;
+    Some(folder.join(Path::new("parallel-transfer")))
+}
+
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|char: char| char.is_ascii_alphabetic()).unwrap_or(text.len());
@@ -86,6 +97,14 @@ fn fraction(number: &str, factor: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_a_user_is_never_relative() {
+        let folder = |chosen: &str, home: &str| folder_of_user(Some(chosen.into()), Some(home.into()), ".config");
+        assert_eq!(folder("/etc", "/home/x"), Some("/etc/parallel-transfer".into()));
+        assert_eq!(folder("etc", "/home/x"), Some("/home/x/.config/parallel-transfer".into()));
+        assert_eq!(folder("", "x"), None);
+    }
 
     // F01
     #[test]

@@ -365,7 +365,7 @@ pub fn file_to_blocks(
         outbox.buffer[start] = Mark::Data as u8;
         let place = &mut outbox.buffer[start + MARK_LEN..start + MARK_LEN + len];
         let before = Instant::now();
-        match read_whole(source, place, offset) {
+        match source.read_exact_at(place, offset) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Reading::Short),
             Err(error) => return Ok(Reading::Failed(error)),
@@ -391,10 +391,6 @@ pub fn file_to_blocks(
 /// Those of the stream.
 pub fn end_blocks(outbox: &mut Outbox, stream: &mut impl Write, is_same: bool) -> io::Result<()> {
     outbox.put(stream, &[if is_same { Mark::Same } else { Mark::Void } as u8])
-}
-
-fn read_whole(source: &File, place: &mut [u8], offset: u64) -> io::Result<()> {
-    source.read_exact_at(place, offset)
 }
 
 /// Where the hole that `offset` is in ends, as far as whole blocks go; `offset` where there is none.

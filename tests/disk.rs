@@ -10,39 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use common::mount::*;
 use common::yard::*;
 use common::*;
-
-/// Runs a command that needs rights or tools that may be missing.
-fn can(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
-}
-
-/// A small file system of its own in memory, gone with the test.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// `None` where that is not allowed: then the row is skipped, and said so.
-    fn new(dir: &Path, options: &str, row: &str) -> Option<Self> {
-        fs::create_dir_all(dir).unwrap();
-        if can(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)) {
-            return Some(Self(dir.to_path_buf()));
-        }
-        println!("SKIPPED {row}: can't mount a tmpfs here");
-        None
-    }
-
-    fn set_options(&self, options: &str) {
-        assert!(can(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0)));
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: the receiver may still hold it open.
-        let _ = can(Command::new("umount").arg("-l").arg(&self.0));
-    }
-}
 
 /// A file or folder that nobody may change until the test ends.
 struct Locked(PathBuf);

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,34 +14,9 @@ use std::time::{Duration, Instant};
 
 use common::judge::*;
 use common::link::{Knobs, Link};
+use common::mount::*;
 use common::sender::*;
 use common::*;
-
-/// A small file system of its own in memory, gone with the test.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// `None` where that is not allowed: then the row is skipped, and said so.
-    fn new(folder: &Path, options: &str, row: &str) -> Option<Self> {
-        fs::create_dir_all(folder).unwrap();
-        if can(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(folder)) {
-            return Some(Self(folder.to_path_buf()));
-        }
-        println!("SKIPPED {row}: can't mount a tmpfs here");
-        None
-    }
-
-    fn set_options(&self, options: &str) {
-        assert!(can(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0)));
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Lazily: the receiver may still hold it open.
-        let _ = can(Command::new("umount").arg("-l").arg(&self.0));
-    }
-}
 
 /// In one piece; in pieces that find each other.
 const CUTS: [&[&str]; 2] = [&[], &["--length", "100000"]];

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::judge::*;
 use common::link::{Knobs, Link};
+use common::mount::can;
 use common::sender::*;
 use common::*;
 

@@ -6,12 +6,15 @@ use std::fmt;
 use std::io;
 use std::time::Instant;
 
+use anyhow::Context as _;
+
 use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
 use super::queue::Queue;
 use super::source::Source;
-use super::{NoteDigest, leave_out};
+use super::trouble::Trouble;
+use super::{NoteDigest, TellPath, leave_out};
 use crate::entry::{Entry, FileMeta, Kind};
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN,
@@ -24,7 +27,6 @@ use crate::progress::Progress;
 use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
 use crate::pump::{Inbox, Outbox};
 use crate::stop::Stop;
-use anyhow::Context as _;
 
 /// Who speaks on the control connection.
 pub(super) struct Announcer<'a> {
@@ -38,7 +40,7 @@ pub(super) struct Announcer<'a> {
     /// Told the digest of each file that is there, where that is wanted.
     pub(super) digest: Option<NoteDigest<'a>>,
     /// Told of what would be sent, where nothing is to be sent.
-    pub(super) dry: Option<&'a (dyn Fn(&Entry) + Sync)>,
+    pub(super) dry: Option<TellPath<'a>>,
 }
 
 /// The receiver does not want this job: nothing has landed.
@@ -83,20 +85,6 @@ enum Asked {
     Have(Vec<(RemotePath, FileMeta)>),
     /// Take note of this.
     Entry(Entry),
-}
-
-/// Why work on the control connection ended.
-enum Trouble {
-    /// The stream failed: another may do.
-    Broken(io::Error),
-    /// Nothing will do.
-    Fatal(anyhow::Error),
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
 }
 
 impl<'a> Announcer<'a> {
@@ -171,15 +159,16 @@ impl<'a> Announcer<'a> {
     /// # Errors
     /// The receiver can't be reached any more, refuses, has forgotten the job, or answers nonsense.
     pub(super) fn run(&self, line: &mut Line<'a>, entries: &mut Entries) -> anyhow::Result<()> {
-        let mut result = self.announce(line, entries);
+        self.persist(line, |line| self.announce(line, entries))
+    }
+
+    /// Tries again over another stream whenever the stream fails.
+    fn persist<T>(&self, line: &mut Line<'a>, mut act: impl FnMut(&mut Line<'a>) -> Result<T, Trouble>) -> anyhow::Result<T> {
         loop {
-            match result {
-                Ok(()) => return Ok(()),
+            match act(line) {
+                Ok(done) => return Ok(done),
                 Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Broken(error)) => {
-                    self.restore(line, error)?;
-                    result = self.announce(line, entries);
-                }
+                Err(Trouble::Broken(error)) => self.restore(line, error)?,
             }
         }
     }
@@ -292,12 +281,11 @@ impl<'a> Announcer<'a> {
                     self.ask(line)?;
                 }
             }
-            _ if self.dry.is_some() => {
-                if let Some(tell) = self.dry.filter(|_| !matches!(entry.kind, Kind::Directory { .. })) {
-                    tell(&entry);
-                }
-            }
-            _ => self.send(line, Asked::Entry(entry))?,
+            kind => match self.dry {
+                None => self.send(line, Asked::Entry(Entry { kind, ..entry }))?,
+                Some(_) if matches!(kind, Kind::Directory { .. }) => {}
+                Some(tell) => tell(&entry.path),
+            },
         }
         Ok(())
     }
@@ -306,10 +294,7 @@ impl<'a> Announcer<'a> {
     fn queue_file(&self, path: RemotePath, meta: FileMeta, files: &mut Vec<Sending>) {
         match self.dry {
             None => files.push(Sending::new(path, meta)),
-            Some(tell) => {
-                let FileMeta { identity, attributes, is_sparse } = meta;
-                tell(&Entry { path, kind: Kind::File { identity, is_sparse }, attributes });
-            }
+            Some(tell) => tell(&path),
         }
     }
 
@@ -381,17 +366,7 @@ impl<'a> Announcer<'a> {
     /// # Errors
     /// As [`Announcer::run`].
     pub(super) fn finish(&self, line: &mut Line<'a>) -> anyhow::Result<Totals> {
-        let mut result = self.ask_to_finish(line);
-        loop {
-            match result {
-                Ok(totals) => return Ok(totals),
-                Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Broken(error)) => {
-                    self.restore(line, error)?;
-                    result = self.ask_to_finish(line);
-                }
-            }
-        }
+        self.persist(line, |line| self.ask_to_finish(line))
     }
 
     fn ask_to_finish(&self, line: &mut Line<'_>) -> Result<Totals, Trouble> {

@@ -111,8 +111,8 @@ impl<'a> Connection<'a> {
             Payload::Plain => return self.send_plain(chunk, file),
             Payload::Blocks(checksum, binding) => {
                 let meta = &chunk.file.meta;
-                let (size, is_sparse) = (meta.identity.size, meta.is_sparse);
-                self.send_blocks(&mut chunk, file, &Run { range: 0..0, size, is_sparse, checksum, binding })
+                let (range, size, is_sparse) = (chunk.range.clone(), meta.identity.size, meta.is_sparse);
+                self.send_blocks(&mut chunk, file, &Run { range, size, is_sparse, checksum, binding })
             }
         };
         self.note_writing();
@@ -126,20 +126,19 @@ impl<'a> Connection<'a> {
 
     /// Sends a chunk in blocks; says why it does not count, if it does not.
     fn send_blocks(&mut self, chunk: &mut Chunk, file: &File, run: &Run) -> io::Result<Option<Outcome>> {
-        let run = Run { range: chunk.range.clone(), ..run.clone() };
         let mut times = Times::default();
         let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(run.size));
         self.outbox.put(&mut *self.stream, &self.header)?;
-        let read = pump::file_to_blocks(file, &run, &mut self.outbox, &mut *self.stream, &mut times, subtrees.as_mut());
+        let read = pump::file_to_blocks(file, run, &mut self.outbox, &mut *self.stream, &mut times, subtrees.as_mut());
         self.waits.reading.add(times.file);
         self.waits.digesting.add(times.digest);
         let void = match read? {
-            Reading::Failed(error) => Some(Outcome::SourceFailed(format!("can't be read: {error}"))),
+            Reading::Failed(error) => Some(Outcome::SourceFailed(unreadable(&error))),
             Reading::Short => Some(Outcome::Changed),
-            Reading::Whole => match file.metadata() {
-                Ok(metadata) if identify(&metadata) == chunk.file.meta.identity => None,
-                Ok(_) => Some(Outcome::Changed),
-                Err(error) => Some(Outcome::SourceFailed(format!("can't be read: {error}"))),
+            Reading::Whole => match is_same(file, chunk) {
+                Ok(true) => None,
+                Ok(false) => Some(Outcome::Changed),
+                Err(error) => Some(Outcome::SourceFailed(unreadable(&error))),
             },
         };
         pump::end_blocks(&mut self.outbox, &mut *self.stream, void.is_none())?;
@@ -162,18 +161,18 @@ impl<'a> Connection<'a> {
             .map_err(PumpError::Stream)
             .and_then(|()| pump::file_to_stream(file, chunk.range.start, chunk.bytes(), &mut self.outbox, stream));
         let reason = match pumped {
-            Ok(digest) => match file.metadata() {
-                Ok(metadata) if identify(&metadata) == chunk.file.meta.identity => {
+            Ok(digest) => match is_same(file, &chunk) {
+                Ok(true) => {
                     self.unanswered.push_back(unanswered(chunk, digest));
                     return Sent::Away;
                 }
-                Ok(_) => "changed while it was sent".to_owned(),
-                Err(error) => format!("can't be read: {error}"),
+                Ok(false) => "changed while it was sent".to_owned(),
+                Err(error) => unreadable(&error),
             },
             Err(PumpError::File(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 "became shorter while it was sent".to_owned()
             }
-            Err(PumpError::File(error)) => format!("can't be read: {error}"),
+            Err(PumpError::File(error)) => unreadable(&error),
             Err(PumpError::Stream(error)) => {
                 self.unanswered.push_back(unanswered(chunk, NO_DIGEST));
                 return Sent::Broken(error);
@@ -300,6 +299,15 @@ impl<'a> Connection<'a> {
         }
         (self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect(), refusal)
     }
+}
+
+/// Is `file` still what the walk saw?
+fn is_same(file: &File, chunk: &Chunk) -> io::Result<bool> {
+    Ok(identify(&file.metadata()?) == chunk.file.meta.identity)
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("can't be read: {error}")
 }
 
 /// Is this the error of a receiver that wants nothing more on a connection?

@@ -7,11 +7,14 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::time::Instant;
 
+use anyhow::Context as _;
+
 use super::Remote;
 use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
 use super::queue::Queue;
+use super::trouble::Trouble;
 use crate::entry::{Entry, FileMeta, Kind};
 use crate::limits::{
     BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX,
@@ -23,7 +26,6 @@ use crate::progress::Progress;
 use crate::protocol::v1;
 use crate::pump::Outbox;
 use crate::stop::Stop;
-use anyhow::Context as _;
 
 /// The control connection of a transfer.
 pub(super) struct Creator<'a> {
@@ -288,20 +290,6 @@ enum After {
     Queue(Sending),
     /// What is above the remote folder, and then all again.
     Parents,
-}
-
-/// Why work on the control connection ended.
-enum Trouble {
-    /// The stream failed: another may do.
-    Broken(io::Error),
-    /// Nothing will do.
-    Fatal(anyhow::Error),
-}
-
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        Self::Broken(error)
-    }
 }
 
 /// What an entry is called on the wire.

@@ -16,6 +16,7 @@ mod plan;
 mod process;
 mod queue;
 mod source;
+mod trouble;
 mod walk;
 mod walker;
 mod worker;
@@ -33,7 +34,6 @@ pub use source::lands_in_itself;
 pub use walk::Look;
 
 use crate::digest::Checksum;
-use crate::entry::Entry;
 use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
@@ -59,13 +59,7 @@ use worker::Worker;
 /// The system has no randomness to give.
 pub fn new_token() -> std::io::Result<Token> {
     let mut token = [0; 32];
-    let mut filled = 0;
-    while filled < token.len() {
-        match rustix::rand::getrandom(&mut token[filled..], rustix::rand::GetRandomFlags::empty()) {
-            Err(rustix::io::Errno::INTR) => {}
-            got => filled += got?,
-        }
-    }
+    aws_lc_rs::rand::fill(&mut token).map_err(|_| std::io::Error::other("the system has no randomness to give"))?;
     Ok(Token(token))
 }
 
@@ -170,19 +164,22 @@ pub fn check_source(file: &Path) -> anyhow::Result<()> {
 /// Takes the BLAKE3 digest of a file.
 pub type NoteDigest<'a> = &'a (dyn Fn(&RemotePath, [u8; 32]) + Sync);
 
-/// What a job tells while it runs.
-pub struct Listener<'a> {
+/// Takes the path of an entry.
+pub type TellPath<'a> = &'a (dyn Fn(&RemotePath) + Sync);
+
+/// Who is told of a job while it runs.
+pub struct Watcher<'a> {
     /// Where it lands, before the first byte is sent; none where the receiver does not say.
     pub landing: &'a (dyn Fn(Option<&[u8]>) + Sync),
     /// The BLAKE3 digest of each file that is there, where digests are wanted.
     pub digest: Option<NoteDigest<'a>>,
     /// What would be sent, where nothing is to be sent.
-    pub dry: Option<&'a (dyn Fn(&Entry) + Sync)>,
+    pub dry: Option<TellPath<'a>>,
 }
 
-impl std::fmt::Debug for Listener<'_> {
+impl std::fmt::Debug for Watcher<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Listener")
+        f.write_str("Watcher")
     }
 }
 
@@ -191,11 +188,11 @@ impl std::fmt::Debug for Listener<'_> {
 /// # Errors
 /// What ends the whole run: the source or the receiver can't be reached, the receiver forgot the
 /// job, or the run was stopped. [`Refused`] where the receiver did not want the job.
-pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let walk = Walk::of(&job.file, job.look.clone())?;
     let source = walk.source();
     if let Target::InPlace(_) = &job.target {
-        (listener.landing)(None);
+        (watcher.landing)(None);
     }
     let first = job.dialer.dial(stop).context("nothing was sent")?;
     progress.connections.add(1);
@@ -207,7 +204,7 @@ pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop)
         length: job.target.chunk_len(job.length),
         is_whole_when_stored: session.is_whole_when_stored(),
         look: &look,
-        note_digest: listener.digest,
+        note_digest: watcher.digest,
     };
     let queue = Queue::new(terms, progress);
     let (live, done) = (Live::default(), Stop::new()?);
@@ -219,7 +216,7 @@ pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop)
     let worker = Worker {
         source: &source,
         session: &session,
-        wants_subtrees: listener.digest.is_some(),
+        wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
         take: &take,
         report: &report,
@@ -227,7 +224,7 @@ pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop)
         live: &live,
         stop,
     };
-    let crew = Crew { job, listener, queue: &queue, worker };
+    let crew = Crew { job, watcher, queue: &queue, worker };
     let ended = thread::scope(|scope| {
         let ended = crew.work(scope, walk, first, &done);
         queue.abort();
@@ -242,7 +239,7 @@ pub fn run(job: &Job, listener: &Listener<'_>, progress: &Progress, stop: &Stop)
 #[derive(Clone, Copy)]
 struct Crew<'a> {
     job: &'a Job,
-    listener: &'a Listener<'a>,
+    watcher: &'a Watcher<'a>,
     queue: &'a Queue<'a>,
     worker: Worker<'a>,
 }
@@ -277,7 +274,7 @@ impl<'a> Crew<'a> {
             Target::Session(open) => {
                 let announcer = self.announcer(open);
                 let line = announcer.start(first)?;
-                (self.listener.landing)(Some(&line.landed));
+                (self.watcher.landing)(Some(&line.landed));
                 Control::Announce(announcer, Box::new(line))
             }
         };
@@ -321,7 +318,7 @@ impl<'a> Crew<'a> {
 
     fn announcer(&self, open: &'a Open) -> Announcer<'a> {
         let Worker { source, dialer, progress, live, stop, .. } = self.worker;
-        let Listener { digest, dry, .. } = *self.listener;
+        let Watcher { digest, dry, .. } = *self.watcher;
         Announcer { open, source, dialer, queue: self.queue, progress, live, stop, digest, dry }
     }
 
@@ -353,7 +350,7 @@ impl<'a> Crew<'a> {
             }
         }
         let (found, sent) = (progress.found_files.sum(), progress.done_files.sum());
-        let is_all_there = sent == found || progress.failed() > 0 || self.listener.dry.is_some();
+        let is_all_there = sent == found || progress.failed() > 0 || self.watcher.dry.is_some();
         anyhow::ensure!(is_all_there, "{sent} of {found} files were confirmed, and none failed");
         Ok(())
     }

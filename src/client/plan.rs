@@ -40,9 +40,9 @@ impl Sending {
         self.unconfirmed_bytes.fetch_sub(len, Ordering::Relaxed) == len
     }
 
-    /// Notes that the receiver has all of it; true the first time.
-    pub(super) fn set_whole(&self) -> bool {
-        !self.whole.swap(true, Ordering::Relaxed)
+    /// Notes that the receiver has all of it.
+    pub(super) fn set_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
     }
 
     /// Has the receiver all of it?

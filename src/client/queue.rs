@@ -63,6 +63,13 @@ impl State {
         self.aborted || (self.closed && self.in_flight == 0 && self.again.is_empty() && self.rests.is_empty())
     }
 
+    /// Counts the work of a file that is to wait.
+    fn add(&mut self, file: Sending, length: u64) -> Rest {
+        let rest = Rest::all_of(file);
+        self.waiting_work = self.waiting_work.saturating_add(rest.work(length));
+        rest
+    }
+
     /// Was nothing confirmed for some time?
     fn is_quiet(&self) -> bool {
         self.last_confirmation.is_none_or(|at| at.elapsed() >= REFUSALS_TIME_MIN)
@@ -92,8 +99,7 @@ impl<'a> Queue<'a> {
             while state.rests.len() >= QUEUE_FILES_MAX && !state.aborted {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            let rest = Rest::all_of(file);
-            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
+            let rest = state.add(file, self.terms.length);
             state.rests.push_back(rest);
         }
         self.announce(&state);
@@ -212,8 +218,7 @@ impl<'a> Queue<'a> {
         let anew: Vec<Sending> = outcomes.iter().filter_map(|(chunk, outcome)| self.look_again(chunk, outcome)).collect();
         let mut state = self.lock();
         for file in anew {
-            let rest = Rest::all_of(file);
-            state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
+            let rest = state.add(file, self.terms.length);
             state.rests.push_front(rest);
         }
         for (chunk, outcome) in outcomes {
@@ -250,11 +255,13 @@ impl<'a> Queue<'a> {
                 state.last_confirmation = Some(Instant::now());
                 state.first_confirmed.get_or_insert_with(|| Arc::clone(&chunk.file));
                 self.progress.done_bytes.add(chunk.bytes());
-                let says_whole = matches!(outcome, Outcome::Whole(_)) || self.terms.is_whole_when_stored;
+                if matches!(outcome, Outcome::Whole(_)) {
+                    chunk.file.set_whole();
+                }
                 if let Outcome::Whole(Some(note)) = outcome {
                     self.fail(&chunk.file, &format!("is there, but {note}"));
                 }
-                self.confirm(state, chunk, says_whole);
+                self.confirm(state, chunk);
             }
             Outcome::Denied(why) => self.fail(&chunk.file, &why),
             // It is sent anew, or has failed: see `look_again`.
@@ -295,21 +302,15 @@ impl<'a> Queue<'a> {
     }
 
     /// Counts what the receiver has.
-    fn confirm(&self, state: &mut State, chunk: Chunk, says_whole: bool) {
+    fn confirm(&self, state: &mut State, chunk: Chunk) {
         let is_question = chunk.range.is_empty() && chunk.file.meta.identity.size > 0;
         let file = &chunk.file;
-        if says_whole && !self.terms.is_whole_when_stored {
-            file.set_whole();
-        }
         file.add_subtrees(&chunk.subtrees);
         let is_last = is_question || file.confirm(chunk.bytes());
-        if self.terms.is_whole_when_stored && is_last {
-            file.set_whole();
-        }
         if !is_last || file.has_failed() {
             return;
         }
-        if file.is_whole() {
+        if file.is_whole() || self.terms.is_whole_when_stored {
             self.progress.done_files.add(1);
             if let (Some(note), Some(digest)) = (self.terms.note_digest, file.digest()) {
                 note(&file.path, digest);

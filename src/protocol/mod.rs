@@ -161,6 +161,14 @@ pub struct Answer {
     pub reason: String,
 }
 
+impl Answer {
+    /// One that needs no more words.
+    #[must_use]
+    pub fn of(status: Status) -> Self {
+        Self { status, reason: String::new() }
+    }
+}
+
 /// What became of a request, in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -295,7 +303,7 @@ impl Session {
         match self {
             Self::V1 { .. } => Ok(v1::decode_digest(bytes).map(|(theirs, len)| {
                 let status = if *theirs == digest.to_hex() { Status::Stored } else { Status::Mismatched };
-                (Reply::Answer(Answer { status, reason: String::new() }), len)
+                (Reply::Answer(Answer::of(status)), len)
             })),
             Self::V2 { .. } => v2::reply::decode(bytes),
         }

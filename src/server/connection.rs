@@ -12,6 +12,7 @@ use super::{Config, Served, finish};
 use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, LOGIN_TIMEOUT, STALE_AFTER};
 use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
+use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
 use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
@@ -169,16 +170,26 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Is a request at the start of what is here? It is decoded when it is served, and only then.
+    fn is_frame_here(&self) -> Result<bool, protocol::Error> {
+        let bytes = self.inbox.bytes();
+        match self.dialect {
+            Some(Dialect::V1) => Ok(v1::decode(bytes)?.is_some()),
+            Some(Dialect::V2) => v2::request::is_here(bytes),
+            _ => Ok(false),
+        }
+    }
+
     /// Waits until the header of a frame is here, and all of a list.
     fn wait_for_frame(&mut self, slot: &Slot<'_>) -> Next {
         loop {
             if let Err(ending) = self.find_dialect() {
                 return Next::End(ending);
             }
-            match self.decode() {
-                Ok(Some(_)) => return Next::Frame,
+            match self.is_frame_here() {
+                Ok(true) => return Next::Frame,
                 Err(error) => return Next::End(Ending::refused(error)),
-                Ok(None) => {}
+                Ok(false) => {}
             }
             let between_frames = self.inbox.bytes().is_empty();
             if between_frames {
@@ -275,7 +286,7 @@ impl<'a> Connection<'a> {
         if self.is_stale() {
             return Err(Ending::Closed);
         }
-        let Ok(Some((request, len))) = self.decode() else { return Ok(()) };
+        let Some((request, len)) = self.decode().map_err(Ending::refused)? else { return Ok(()) };
         let store = self.shared.store;
         let answered = match request {
             Request::MakeDirectories(names) => {
@@ -392,7 +403,7 @@ impl<'a> Connection<'a> {
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
         let attached = self.shared.sessions.join(token, deadline, self.shared.stop).map_err(Ending::refused)?;
         self.set_joined(attached)?;
-        Ok(self.stream.reply(&Reply::Answer(Answer { status: Status::Stored, reason: String::new() })))
+        Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
     }
 
     fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use super::session::Session;
 use crate::digest::Digest;
@@ -99,7 +99,7 @@ pub(super) fn write(
 
 /// Which of these files are there already.
 pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batch: &[Known]) -> Vec<bool> {
-    let is_there = |known: &Known| {
+    let mut is_there = |known: &Known| {
         let path = session.base.join(&known.path).map_err(store::Error::from)?;
         let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
         if session.open.is_dry {
@@ -108,7 +108,6 @@ pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batc
             store.has(folders, &path, &identity, &known.attributes)
         }
     };
-    let mut is_there = is_there;
     let Some(_open) = session.finish.hold_open() else { return vec![false; batch.len()] };
     // What can't be looked at is sent, and refused by name if it can't be written either.
     batch.iter().map(|known| is_there(known).unwrap_or(false)).collect()
@@ -143,7 +142,7 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
         session.pending.lock().unwrap_or_else(PoisonError::into_inner).add(&entry)
     })();
     match described {
-        Ok(()) => Answer { status: Status::Stored, reason: String::new() },
+        Ok(()) => Answer::of(Status::Stored),
         Err(error) => refused(&error),
     }
 }
@@ -170,7 +169,7 @@ pub(super) struct Receiver<'a> {
 impl Receiver<'_> {
     /// Takes the payload that follows, from `inbox` and then from `stream`. Whatever is wrong with the
     /// file, the stream is at the next frame afterwards.
-    pub(super) fn put(self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Answer, Ending> {
+    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Answer, Ending> {
         let size = put.file.identity.size;
         let run = Run {
             range: put.range.clone(),
@@ -180,37 +179,12 @@ impl Receiver<'_> {
             binding: put.binding,
         };
         let mut times = Times::default();
-        let before = std::time::Instant::now();
-        let open = self.session.finish.hold_open();
-        if open.is_none() || self.session.open.is_dry {
-            let dropped = pump::blocks_to_file(inbox, stream, &run, &mut times, None);
-            dropped.map_err(|error| Ending::broken("a range that is not wanted", &error))?;
-            return Ok(if open.is_none() { too_late() } else { only_asking() });
-        }
-        let found = self.session.base.join(&put.path).map_err(store::Error::from).and_then(|path| {
-            let on_existing = self.session.on_existing();
-            if self.session.is_voided(&path, &put.file.identity) {
-                return Ok((None, path));
-            }
-            Ok(if put.range == (0..size) {
-                (Some(Joined::Incoming(Arc::new(self.store.begin(self.folders, &path, &put.file, on_existing)?))), path)
-            } else {
-                let joined = self.store.join(self.folders, &path, &put.file, on_existing)?;
-                if let Joined::Incoming(incoming) = &joined {
-                    self.session.keep(&path, incoming);
-                }
-                (Some(joined), path)
-            })
-        });
-        drop(open);
+        let before = Instant::now();
+        let found = self.find(put);
         times.file += before.elapsed();
         let answer = match found {
-            Ok((None, _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
-                .map(|_| Answer { status: Status::Voided, reason: String::new() }),
-            Ok((Some(Joined::Incoming(incoming)), path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
-            Ok((Some(Joined::Had), _)) => pump::blocks_to_file(inbox, stream, &run, &mut times, None)
-                .map(|_| Answer { status: Status::Had, reason: String::new() }),
-            Err(error) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| refused(&error)),
+            Ok((incoming, path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
+            Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| answer),
         };
         self.session.counts.verifying.add(times.digest);
         self.session.counts.writing.add(times.file);
@@ -221,6 +195,32 @@ impl Receiver<'_> {
                 _ => Ending::broken(what, &error),
             }
         })
+    }
+
+    /// The file that a range belongs to, and its path; or what is answered once the range was read
+    /// and dropped.
+    fn find(&mut self, put: &Put) -> Result<(Arc<Incoming>, RemotePath), Answer> {
+        let (session, identity) = (self.session, &put.file.identity);
+        let Some(_open) = session.finish.hold_open() else { return Err(too_late()) };
+        if session.open.is_dry {
+            return Err(only_asking());
+        }
+        let path = session.base.join(&put.path).map_err(|error| refused(&error.into()))?;
+        if session.is_voided(&path, identity) {
+            return Err(Answer::of(Status::Voided));
+        }
+        let on_existing = session.on_existing();
+        if put.range == (0..identity.size) {
+            let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
+            return Ok((Arc::new(incoming), path));
+        }
+        match self.store.join(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))? {
+            Joined::Incoming(incoming) => {
+                session.keep(&path, &incoming);
+                Ok((incoming, path))
+            }
+            Joined::Had => Err(Answer::of(Status::Had)),
+        }
     }
 }
 
@@ -236,43 +236,38 @@ fn take(
         }
     };
     let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write))?;
-    let before = std::time::Instant::now();
+    let before = Instant::now();
     let Some(_open) = session.finish.hold_open() else { return Ok(too_late()) };
-    let answer = match (ended, failed) {
-        // Another connection brought the rest of it meanwhile, or was told that it changed.
-        (_, Some(_)) if incoming.is_published() => Answer { status: Status::Had, reason: String::new() },
-        (_, Some(_)) if incoming.is_voided() => Answer { status: Status::Voided, reason: String::new() },
-        (_, Some(error)) => {
-            incoming.abandon();
-            session.let_go(path, incoming.identity());
-            refused(&error)
-        }
-        (Ended::Void, None) => {
+    let noted = match (failed, ended) {
+        (Some(error), _) => Err(error),
+        (None, Ended::Mismatched) => return Ok(Answer::of(Status::Mismatched)),
+        (None, Ended::Void) => {
             incoming.void();
             if run.range != (0..run.size) {
                 session.void(path, incoming.identity());
             }
-            Answer { status: Status::Voided, reason: String::new() }
+            return Ok(Answer::of(Status::Voided));
         }
-        (Ended::Mismatched, None) => Answer { status: Status::Mismatched, reason: String::new() },
-        (Ended::Same, None) => match incoming.note(run.range.clone()) {
-            Ok(State::Stored) => {
-                session.counts.bytes.add(run.range.end - run.range.start);
-                Answer { status: Status::Stored, reason: String::new() }
-            }
-            Ok(State::Published { note }) => {
-                session.let_go(path, incoming.identity());
-                session.counts.files.add(1);
-                session.counts.bytes.add(run.range.end - run.range.start);
-                Answer { status: Status::Published, reason: note.unwrap_or_default() }
-            }
-            Err(_) if incoming.is_voided() => Answer { status: Status::Voided, reason: String::new() },
-            Err(error) => {
-                incoming.abandon();
-                session.let_go(path, incoming.identity());
-                refused(&error)
-            }
-        },
+        (None, Ended::Same) => incoming.note(run.range.clone()),
+    };
+    if noted.is_ok() {
+        session.counts.bytes.add(run.range.end - run.range.start);
+    }
+    let answer = match noted {
+        Ok(State::Stored) => Answer::of(Status::Stored),
+        Ok(State::Published { note }) => {
+            session.let_go(path, incoming.identity());
+            session.counts.files.add(1);
+            Answer { status: Status::Published, reason: note.unwrap_or_default() }
+        }
+        // Another connection brought the rest of it meanwhile, or was told that it changed.
+        Err(_) if incoming.is_published() => Answer::of(Status::Had),
+        Err(_) if incoming.is_voided() => Answer::of(Status::Voided),
+        Err(error) => {
+            incoming.abandon();
+            session.let_go(path, incoming.identity());
+            refused(&error)
+        }
     };
     times.file += before.elapsed();
     Ok(answer)

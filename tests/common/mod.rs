@@ -4,6 +4,7 @@
 
 pub mod judge;
 pub mod link;
+pub mod mount;
 pub mod sender;
 pub mod yard;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::mount::can;
 use super::*;
 
 /// A `send` that runs beside the test, and ends with it.
@@ -151,11 +152,6 @@ pub fn send_ticket(place: &Path, ticket: &str, file: &Path, flags: &[&str]) -> C
 /// Names of files being received that were left behind anywhere below a folder.
 pub fn leftovers(top: &Path) -> Vec<String> {
     list(top).into_iter().filter(|name| name.rsplit('/').next().unwrap().starts_with(".ptf-")).collect()
-}
-
-/// Runs a command that needs rights or tools that may be missing.
-pub fn can(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
 }
 
 /// Sends in one of the ways that keep everything.

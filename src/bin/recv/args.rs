@@ -1,12 +1,12 @@
 //! Every flag of `recv`, and the configuration that they make.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::{ArgAction, Parser};
-use parallel_transfer::flags::{parse_duration, parse_ip_version};
+use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version};
 use parallel_transfer::limits::CONNECTIONS_MAX;
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::host_key::HostKey;
@@ -114,12 +114,8 @@ impl Args {
 }
 
 fn default_state_dir() -> anyhow::Result<PathBuf> {
-    let folder = match (std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME")) {
-        (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
-        (_, Some(home)) if Path::new(&home).is_absolute() => Path::new(&home).join(".local/state"),
-        _ => bail!("no place for this receiver's key: HOME is not set; name a folder with --state_dir"),
-    };
-    Ok(folder.join("parallel-transfer"))
+    folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state")
+        .context("no place for this receiver's key: HOME is not set; name a folder with --state_dir")
 }
 
 /// A network, or one address.

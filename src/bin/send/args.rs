@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser};
-use parallel_transfer::client::{Job, Remote, Target};
+use parallel_transfer::client::{Job, Remote, Target, new_token};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
     CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
@@ -16,7 +16,7 @@ use parallel_transfer::limits::{
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::{Escaped, RemotePath};
-use parallel_transfer::protocol::Open;
+use parallel_transfer::protocol::{Credential, Open};
 use parallel_transfer::terminal::Loudness;
 use parallel_transfer::ticket::Ticket;
 
@@ -172,8 +172,15 @@ impl Args {
 
     /// The session to open in `directory` of the receiver.
     pub(crate) fn open(&self, directory: &[u8], ticket: Option<&Ticket>) -> anyhow::Result<Open> {
-        let open = self.wire.open(directory, ticket, self.wire.checksum(self.manifest.is_some())?)?;
-        Ok(Open { keeps_old: self.backup, syncs: self.fsync, is_dry: self.dry_run, ..open })
+        Ok(Open {
+            token: new_token()?,
+            directory: directory.to_vec(),
+            credential: ticket.map_or(Credential::None, |ticket| Credential::Ticket(ticket.secret)),
+            checksum: self.wire.checksum(self.manifest.is_some())?,
+            keeps_old: self.backup,
+            syncs: self.fsync,
+            is_dry: self.dry_run,
+        })
     }
 
     /// The job of sending to whoever answers `dialer`.

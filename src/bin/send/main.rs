@@ -13,8 +13,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser as _;
-use parallel_transfer::client::{self, Job, Listener};
-use parallel_transfer::entry::Entry;
+use parallel_transfer::client::{self, Job, Watcher};
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::{Escaped, RemotePath};
@@ -113,17 +112,17 @@ fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop:
         }
     };
     // In JSON there is but one object: it has the counts.
-    let tell = |entry: &Entry| {
+    let tell = |path: &RemotePath| {
         if !args.json {
-            terminal::print_would_send(&entry.path);
+            terminal::print_would_send(path);
         }
     };
-    let listener = Listener {
+    let watcher = Watcher {
         landing: &landing,
         digest: if manifest.is_some() { Some(&digest) } else { None },
         dry: if args.dry_run { Some(&tell) } else { None },
     };
-    let done = client::run(job, &listener, progress, stop);
+    let done = client::run(job, &watcher, progress, stop);
     *landed = place.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.and_then(|()| manifest.map_or(Ok(()), Manifest::finish))
 }

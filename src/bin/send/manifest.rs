@@ -44,9 +44,7 @@ impl Manifest {
         let is_escaped = name.contains(['\\', '\n', '\r']);
         let name = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
         let mut line = if is_escaped { "\\".to_owned() } else { String::new() };
-        for byte in digest {
-            line.push_str(&format!("{byte:02x}"));
-        }
+        line.push_str(&blake3::Hash::from_bytes(digest).to_hex());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writeln!(state.file, "{line}  {name}") {
             state.failed.get_or_insert(error);

@@ -7,15 +7,13 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
-use parallel_transfer::client::new_token;
 use parallel_transfer::digest::Checksum;
-use parallel_transfer::flags::parse_size;
+use parallel_transfer::flags::{folder_of_user, parse_size};
 use parallel_transfer::limits::TICKET_LEN_MAX;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::pace::Pace;
 use parallel_transfer::net::tls::{Client, Fingerprint};
 use parallel_transfer::path::Escaped;
-use parallel_transfer::protocol::{Credential, Open};
 use parallel_transfer::ticket::Ticket;
 
 /// The variable that a ticket may be in.
@@ -120,19 +118,6 @@ impl Wire {
         Ok(Some(text.parse().with_context(|| source)?))
     }
 
-    /// The session to open in `directory`.
-    pub(crate) fn open(&self, directory: &[u8], ticket: Option<&Ticket>, checksum: Checksum) -> anyhow::Result<Open> {
-        Ok(Open {
-            token: new_token()?,
-            directory: directory.to_vec(),
-            credential: ticket.map_or(Credential::None, |ticket| Credential::Ticket(ticket.secret)),
-            checksum,
-            keeps_old: false,
-            syncs: false,
-            is_dry: false,
-        })
-    }
-
     /// The rate that all connections share, if there is one.
     pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
         self.bwlimit.map(|rate| Arc::new(Pace::new(rate)))
@@ -166,10 +151,8 @@ fn read_ticket(mut from: impl io::Read) -> io::Result<String> {
 }
 
 fn default_known_hosts() -> anyhow::Result<PathBuf> {
-    let folder = match (std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME")) {
-        (Some(folder), _) if Path::new(&folder).is_absolute() => PathBuf::from(folder),
-        (_, Some(home)) if Path::new(&home).is_absolute() => Path::new(&home).join(".config"),
-        _ => bail!("no place for known hosts: HOME is not set; name one with --known_hosts FILE, or pin the key with --host_key"),
-    };
-    Ok(folder.join("parallel-transfer").join("known_hosts"))
+    let folder = folder_of_user(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"), ".config");
+    let folder = folder
+        .context("no place for known hosts: HOME is not set; name one with --known_hosts FILE, or pin the key with --host_key")?;
+    Ok(folder.join("known_hosts"))
 }

@@ -21,10 +21,15 @@ pub(super) struct Frame<'a> {
     pub(super) body: &'a [u8],
 }
 
-/// Decodes the frame at the start of `bytes`.
-pub(super) fn decode(bytes: &[u8]) -> Decoded<Frame<'_>> {
-    let Some((head, rest)) = bytes.split_at_checked(HEAD_LEN) else { return Ok(None) };
-    let [kind, high, middle, low, guard] = *head else { return Ok(None) };
+/// Is all of the frame at the start of `bytes` here? What is in it is not looked at.
+pub(super) fn is_whole(bytes: &[u8]) -> Result<bool, Error> {
+    let head = decode_head(bytes)?;
+    Ok(head.is_some_and(|(_, len)| bytes.len() >= HEAD_LEN.saturating_add(len).saturating_add(CHECK_LEN)))
+}
+
+/// The type, and the length of the body.
+fn decode_head(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
+    let Some([kind, high, middle, low, guard]) = bytes.first_chunk::<HEAD_LEN>().copied() else { return Ok(None) };
     if guard != guard_of(kind, [high, middle, low]) {
         return Err(Error::Malformed("the head of a frame"));
     }
@@ -33,6 +38,13 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded<Frame<'_>> {
         let (value, limit) = (body_len as u64, FRAME_LEN_MAX as u64);
         return Err(Error::OverLimit { field: "length of a frame", value, limit });
     }
+    Ok(Some((kind, body_len)))
+}
+
+/// Decodes the frame at the start of `bytes`.
+pub(super) fn decode(bytes: &[u8]) -> Decoded<Frame<'_>> {
+    let Some((kind, body_len)) = decode_head(bytes)? else { return Ok(None) };
+    let rest = bytes.get(HEAD_LEN..).unwrap_or_default();
     let Some((body, rest)) = rest.split_at_checked(body_len) else { return Ok(None) };
     let Some(check) = rest.first_chunk::<CHECK_LEN>() else { return Ok(None) };
     if *check != check_of(kind, body) {

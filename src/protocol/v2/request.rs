@@ -23,6 +23,14 @@ const KEEP_OLD: u16 = 1;
 const SYNC: u16 = 2;
 const DRY: u16 = 4;
 
+/// Is the request at the start of `bytes` here, ready to be decoded?
+///
+/// # Errors
+/// As soon as its head can't be that of a request.
+pub fn is_here(bytes: &[u8]) -> Result<bool, Error> {
+    frame::is_whole(bytes)
+}
+
 /// Decodes the request at the start of `bytes`; of a put, all but the payload.
 ///
 /// # Errors
