@@ -322,7 +322,7 @@ fn connections_that_are_cut_are_opened_again_and_all_arrives() {
     std::os::unix::fs::symlink("one byte", source.path().join("link")).unwrap();
     fs::hard_link(source.path().join("one byte"), source.path().join("twin")).unwrap();
     // The connections that carry content; then the one that opened the job, after it did.
-    let workers = [0, 50, 90, 150, 1_900, 2_500, 100_000, 262_500, 600_000].map(|at| (1..5, at));
+    let workers = [0, 50, 90, 150, 1_900, 2_500, 65_800, 262_500, 600_000].map(|at| (1..5, at));
     let control_in_clear = [120, 160, 300, 500].map(|at| (0..1, at));
     let control_in_tls = [2_300, 2_600].map(|at| (0..1, at));
     thread::scope(|scope| {

@@ -33,7 +33,7 @@ fn make_digestible_tree(top: &Path, is_small: bool) -> usize {
     let lens: &[usize] = if is_small {
         &[0, 1, 2, 1000, 1025]
     } else {
-        &[0, 1, 1024, 1025, 65_537, 262_143, 262_144, 262_145, 300_000, 524_288, 786_432, 1 << 20, (1 << 20) + 1, 2_500_000]
+        &[0, 1, 1024, 1025, 65_535, 65_536, 65_537, 131_072, 262_143, 262_144, 262_145, 300_000, 524_288, 786_432, 1 << 20, (1 << 20) + 1, 2_500_000]
     };
     for (index, len) in lens.iter().enumerate() {
         write(&top.join(format!("d{}/f{len}", index % 3)), noise(*len, index as u64));
@@ -52,7 +52,7 @@ fn make_digestible_tree(top: &Path, is_small: bool) -> usize {
 
 #[test]
 fn a_manifest_has_the_digest_of_every_file_however_it_was_cut() {
-    for length in ["1", "1000", "256KiB", "300000", "16MiB"] {
+    for length in ["1", "1000", "64KiB", "256KiB", "300000", "16MiB"] {
         let (source, root, place) = (temp_dir(), temp_dir(), temp_dir());
         let files = make_digestible_tree(source.path(), length == "1");
         let (recv, manifest) = (Recv::start(root.path()), place.path().join("manifest"));

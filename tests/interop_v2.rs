@@ -101,7 +101,7 @@ fn a_v2_sender_of_another_make_is_served_in_clear_and_in_tls() {
     let state = temp_dir();
     let mut recv = Recv::start_with(root.path(), &["--state_dir", state.path().to_str().unwrap()]);
     let host_key = HostKey::load_or_make(state.path()).unwrap().fingerprint().to_string();
-    for flags in [&["--length", "300000"][..], &["--tls", "--length", "262144", "--sync"], &["--checksum", "0", "--ahead", "1"]] {
+    for flags in [&["--length", "300000"][..], &["--tls", "--length", "65536", "--sync"], &["--checksum", "0", "--ahead", "1"]] {
         let _ = fs::remove_dir_all(recv.path("in"));
         let output = expect_code(&mut peer_to(&recv, source.path(), flags), 0);
         assert_all_same(source.path(), &recv.path("in"));

@@ -27,7 +27,7 @@ import threading
 import time
 
 MAGIC = b"\x8fPTF"
-BLOCK = 262144
+BLOCK = 65536
 BODY_MAX = 131072
 WINDOW = 256
 HAVE_MAX = 512

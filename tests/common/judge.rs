@@ -172,7 +172,8 @@ pub fn make_awkward_tree(top: &Path) {
     write(&top.join("hard/hollow"), "");
     fs::hard_link(top.join("hard/hollow"), top.join("zz/hollow")).unwrap();
     set_mode(&top.join("hard/hollow"), 0o640);
-    write(&top.join("blocks/exact"), noise(262_144, 6));
+    write(&top.join("blocks/exact"), noise(65_536, 6));
+    write(&top.join("blocks/four"), noise(262_144, 6));
     write(&top.join("blocks/and one"), noise((1 << 20) + 1, 7));
     write_sparse(&top.join("blocks/sparse"), 32 << 20, 65_536, 4);
     fs::File::create(top.join("blocks/hole")).unwrap().set_len(5 << 20).unwrap();
