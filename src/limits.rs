@@ -152,6 +152,13 @@ pub const BLOCK_LEN: usize = 64 * 1024;
 /// Bytes of a reason in a reply of protocol v2: short, so that a window of replies fits in a socket.
 pub const WIRE_REASON_LEN_MAX: usize = 180;
 
+/// Bytes of a file above which what came of it is kept when its sender goes away, even if it was to come
+/// in one piece. Smaller ones that come in one piece are sent again.
+pub const JOURNALED_LEN_MIN: u64 = 32 * 1024 * 1024;
+
+/// Ranges that a reply of protocol v2 names as wanted: no longer than the longest reason.
+pub const WANTED_RANGES_MAX: usize = 10;
+
 /// Bytes that a reply takes at the most, with what TLS adds to one alone.
 pub const WIRE_REPLY_LEN_MAX: usize = 5 + 1 + 2 + WIRE_REASON_LEN_MAX + 4 + 22;
 
@@ -326,6 +333,7 @@ pub const KNOWN_HOSTS_POLL: Duration = Duration::from_millis(10);
 const _: () = {
     assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);
     assert!(WINDOW_FRAMES_MAX * WIRE_REPLY_LEN_MAX <= REPLIES_LEN_MAX);
+    assert!(8 + 2 + 16 * WANTED_RANGES_MAX <= 3 + WIRE_REASON_LEN_MAX);
     assert!(CREATE_FRAMES_MAX <= REPLIES_LEN_MAX);
     assert!(HAVE_BATCH_LEN + XATTRS_LEN_MAX + PATH_LEN_MAX + 256 < FRAME_LEN_MAX);
     assert!(BLOCK_LEN.is_power_of_two());

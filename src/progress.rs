@@ -174,6 +174,8 @@ pub struct Progress {
     pub done_directories: Counter,
     /// Bytes confirmed.
     pub done_bytes: Counter,
+    /// Bytes that were at the receiver already, of files that were not whole there.
+    pub resumed_bytes: Counter,
     /// Bytes of chunks that were sent again.
     pub repeated_bytes: Counter,
     /// Connections that were opened.

@@ -15,7 +15,7 @@ use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Answer, Credential, Decoded, Features, Known, Names, Open, Put, Reply, Request, Session, Status, Token, Totals, v1,
+    Answer, Credential, Decoded, Features, Known, Names, Open, Put, Reply, Request, Session, Status, Token, Totals, Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 
@@ -247,6 +247,7 @@ fn replies() -> Vec<Reply> {
         }),
         Reply::Heartbeat,
         Reply::Refused("busy".to_owned()),
+        Reply::Wanted(Wanted { bytes: 600_000, ranges: vec![0..262_144, 300_000..600_000] }),
     ]
 }
 
@@ -266,14 +267,16 @@ fn pipe_frames() -> Vec<Frame> {
         })
     };
     let task = Task { ticket: 7, alone: true, path: path("a/b"), file: large_file(), range: 262_144..600_000 };
-    let failed = Report { ticket: 7, ending: Ending::SourceFailed, reason: "ge\u{e4}ndert".to_owned(), subtrees: Vec::new() };
+    let failed = Report::of(7, Ending::SourceFailed, "ge\u{e4}ndert".to_owned());
+    let wanted = Wanted { bytes: 4, ranges: vec![1..4, 6..7] };
     let subtrees = vec![(0, 262_144, counting(32))];
     vec![
         setup(Session::V1 { prefix: b"/in/".to_vec() }, false),
         setup(Session::V2 { token: TOKEN, checksum: Checksum::Blake3 }, true),
         Frame::Task(task),
         Frame::Report(failed),
-        Frame::Report(Report { ticket: 8, ending: Ending::Stored, reason: String::new(), subtrees }),
+        Frame::Report(Report { subtrees, ..Report::of(8, Ending::Stored, String::new()) }),
+        Frame::Report(Report { wanted, ..Report::of(9, Ending::Wanted, String::new()) }),
     ]
 }
 

@@ -389,7 +389,8 @@ fn a_bit_that_flips_in_clear_never_makes_a_wrong_file() {
     let places: Vec<u64> = (0..30).chain((30..900).step_by(23)).collect();
     flip_at(&places, &["--plain"], |index, at| Knobs { flip: (index == 0).then_some(at), ..Knobs::default() });
     // A connection that carries content: greeting, headers, blocks, digests, marks. Another repairs it.
-    let places: Vec<u64> = (60..240).step_by(7).chain([5_000, 65_600, 65_700, 100_000, 262_300, 262_400, 300_000, 500_100, 500_200]).collect();
+    let places: Vec<u64> =
+        (60..240).step_by(7).chain([5_000, 65_600, 65_700, 100_000, 262_300, 262_400, 300_000, 500_100, 500_200]).collect();
     let unrepaired = flip_at(&places, &["--plain"], |index, at| Knobs { flip: (index == 1).then_some(at), ..Knobs::default() });
     assert!(unrepaired.is_empty(), "one connection was bad, and there were others: {unrepaired:#?}");
     // Answers.

@@ -35,7 +35,7 @@ PATIENCE = 30.0  # seconds to wait on a silent peer: a test has to end, even a f
 LOGIN = 10.0
 
 HELLO, OPEN, JOIN, PUT, HAVE, DESCRIBE, FINISH = range(1, 8)
-WELCOME, OPENED, ANSWER, HAD, MISSING, FINISHED, HEARTBEAT, REFUSED = range(0x81, 0x89)
+WELCOME, OPENED, ANSWER, HAD, MISSING, FINISHED, HEARTBEAT, REFUSED, WANTED = range(0x81, 0x8A)
 NAMES = {HELLO: "hello", OPEN: "open", JOIN: "join", PUT: "put", HAVE: "have", DESCRIBE: "describe", FINISH: "finish"}
 SPARSE, OWNED, EXTENDED = 1, 2, 4
 KEEP, SYNC, DRY = 1, 2, 4
@@ -780,7 +780,20 @@ class Receiver:
                 raise Trouble(f"mark {mark:x} at the end of a range")
         status = VOIDED if mark == VOID else self.store(path, size, mtime, tag, mode, start, end, pieces) if is_good else MISMATCHED
         record = dict(path=readable(path), start=start, end=end, size=size, status=STATUS[status])
+        if status == STORED and start == end:
+            gaps = self.gaps(path, size, mtime, tag)
+            body = struct.pack(">QH", sum(two - one for one, two in gaps), len(gaps[:10]))
+            return frame(WANTED, body + b"".join(struct.pack(">QQ", *gap) for gap in gaps[:10])), record
         return frame(ANSWER, bytes([status]) + run(b"")), record
+
+    def gaps(self, path, size, mtime, tag):
+        with self.changed:
+            at, gaps = 0, []
+            for one, two in sorted(self.incoming[path, size, mtime, tag].have) + [(size, size)]:
+                if one > at:
+                    gaps.append((at, one))
+                at = max(at, two)
+            return gaps
 
     def store(self, path, size, mtime, tag, mode, start, end, pieces):
         with self.changed:

@@ -7,12 +7,13 @@ use std::fmt::Debug;
 use std::io::Write as _;
 
 use parallel_transfer::digest::{self, Binding, Checksum};
+use parallel_transfer::limits::WIRE_REASON_LEN_MAX;
 use parallel_transfer::net::known_hosts;
 use parallel_transfer::net::tls::Fingerprint;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::hello::recognise;
 use parallel_transfer::protocol::v2::{pipe, reply, request};
-use parallel_transfer::protocol::{Decoded, Put, Request, v1};
+use parallel_transfer::protocol::{Answer, Decoded, Put, Reply, Request, v1};
 use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
 use parallel_transfer::ticket::Ticket;
 
@@ -82,6 +83,12 @@ pub fn v2_requests(bytes: &[u8]) {
 pub fn v2_replies(bytes: &[u8]) {
     as_frames(bytes, |bytes| {
         let Some(value) = expect_exact(bytes, reply::decode) else { return };
+        // What was escaped in a reason may have made it longer than a reply may be.
+        if let Reply::Answer(Answer { reason, .. }) | Reply::Missing { reason, .. } | Reply::Refused(reason) = &value
+            && reason.len() > WIRE_REASON_LEN_MAX
+        {
+            return;
+        }
         let mut encoded = Vec::new();
         reply::encode(&mut encoded, &value);
         assert_eq!(expect_exact(&encoded, reply::decode), Some(value));

@@ -37,6 +37,8 @@ pub(super) struct Announcer<'a> {
     pub(super) progress: &'a Progress,
     pub(super) live: &'a Live,
     pub(super) stop: &'a Stop,
+    /// Larger files travel in parts, of which some may be there already.
+    pub(super) part_len: u64,
     /// Told the digest of each file that is there, where that is wanted.
     pub(super) digest: Option<NoteDigest<'a>>,
     /// Told of what would be sent, where nothing is to be sent.
@@ -276,7 +278,7 @@ impl<'a> Announcer<'a> {
             Kind::File { identity, is_sparse } => {
                 let meta = FileMeta { identity, attributes: entry.attributes, is_sparse };
                 if line.is_new {
-                    self.queue_file(entry.path, meta, &mut line.files);
+                    self.queue_file(entry.path, meta, false, &mut line.files);
                 } else if line.batch.add(entry.path, meta) {
                     self.ask(line)?;
                 }
@@ -290,10 +292,14 @@ impl<'a> Announcer<'a> {
         Ok(())
     }
 
-    /// Files that are to be sent.
-    fn queue_file(&self, path: RemotePath, meta: FileMeta, files: &mut Vec<Sending>) {
+    /// Files that are to be sent, or asked for first.
+    fn queue_file(&self, path: RemotePath, meta: FileMeta, asks_first: bool, files: &mut Vec<Sending>) {
         match self.dry {
-            None => files.push(Sending::new(path, meta)),
+            None => {
+                let mut file = Sending::new(path, meta);
+                file.asks_first = asks_first;
+                files.push(file);
+            }
             Some(tell) => tell(&path),
         }
     }
@@ -334,7 +340,8 @@ impl<'a> Announcer<'a> {
                         self.progress.done_bytes.add(meta.identity.size);
                         self.note_unchanged(&path);
                     } else {
-                        self.queue_file(path, meta, &mut line.files);
+                        let is_in_parts = meta.identity.size > self.part_len;
+                        self.queue_file(path, meta, is_in_parts, &mut line.files);
                     }
                 }
             }

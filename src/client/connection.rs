@@ -256,6 +256,10 @@ impl<'a> Connection<'a> {
                     };
                     outcomes.push(outcome_of(unanswered, answer));
                 }
+                Reply::Wanted(wanted) if self.starting == 0 => match self.unanswered.pop_front() {
+                    Some(Unanswered { chunk, .. }) if chunk.range.is_empty() => outcomes.push((chunk, Outcome::Wanted(wanted))),
+                    _ => return Err(invalid("an answer to nothing that was asked".to_owned())),
+                },
                 _ => return Err(invalid("a reply out of turn".to_owned())),
             }
         }
@@ -347,7 +351,7 @@ pub(super) fn is_known(mut stream: Stream, session: &Session, path: &RemotePath)
     let (mut bytes, mut answer) = ([0; ANSWERS_LEN], Vec::new());
     loop {
         if let Ok(Some((reply, _))) = session.decode_reply(&answer, &Digest::of(b"")) {
-            return Ok(matches!(reply, Reply::Answer(Answer { status: Status::Stored, .. })));
+            return Ok(matches!(reply, Reply::Wanted(_) | Reply::Answer(Answer { status: Status::Stored, .. })));
         }
         match stream.read(&mut bytes)? {
             0 => return Ok(false),

@@ -34,7 +34,7 @@ pub use source::lands_in_itself;
 pub use walk::Look;
 
 use crate::digest::Checksum;
-use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, WRITE_NUMBER_MAX};
+use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, JOURNALED_LEN_MIN, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
 use crate::net::tls::Client;
@@ -319,7 +319,8 @@ impl<'a> Crew<'a> {
     fn announcer(&self, open: &'a Open) -> Announcer<'a> {
         let Worker { source, dialer, progress, live, stop, .. } = self.worker;
         let Watcher { digest, dry, .. } = *self.watcher;
-        Announcer { open, source, dialer, queue: self.queue, progress, live, stop, digest, dry }
+        let part_len = self.job.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
+        Announcer { open, source, dialer, queue: self.queue, progress, live, stop, part_len, digest, dry }
     }
 
     /// The one place where a run is said to have gone well.

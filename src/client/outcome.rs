@@ -5,6 +5,7 @@ use std::fmt;
 use super::plan::Chunk;
 use crate::entry::FileMeta;
 use crate::path::RemotePath;
+use crate::protocol::Wanted;
 
 /// What became of a chunk that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub(super) enum Outcome {
     Stored,
     /// The receiver has the whole file; what is not as it should be all the same.
     Whole(Option<String>),
+    /// The receiver does not have the whole file: what it still wants of it.
+    Wanted(Wanted),
     /// The receiver's digest is another one.
     Mismatched,
     /// The receiver closed the connection where the answer was due.

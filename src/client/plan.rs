@@ -1,13 +1,16 @@
 //! Files → chunks. A file's ranges are cut one by one as they are asked for, so that a file of any
 //! size at any `--length` takes no memory.
 
+use std::collections::VecDeque;
+use std::iter;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::entry::FileMeta;
-use crate::limits::CHUNK_COST;
+use crate::limits::{CHUNK_COST, CHUNK_TRIES_MAX};
 use crate::path::RemotePath;
+use crate::protocol::Wanted;
 use crate::subtrees::Subtrees;
 
 /// A file on its way.
@@ -19,7 +22,14 @@ pub(super) struct Sending {
     pub(super) meta: FileMeta,
     /// How often it was listed before and did not stay what it was.
     pub(super) changes: u8,
+    /// May the receiver have a part of it already? Then that is asked first.
+    pub(super) asks_first: bool,
+    /// Bytes that were planned and are not confirmed.
     unconfirmed_bytes: AtomicU64,
+    /// Bytes that were never known to be at the receiver.
+    missing_bytes: AtomicU64,
+    /// How often the receiver wanted no less than before.
+    vain_questions: AtomicU8,
     whole: AtomicBool,
     failed: AtomicBool,
     /// BLAKE3 values of its ranges, where they are wanted.
@@ -30,14 +40,43 @@ impl Sending {
     /// A file of which nothing is sent yet.
     #[must_use]
     pub(super) fn new(path: RemotePath, meta: FileMeta) -> Self {
-        let unconfirmed_bytes = AtomicU64::new(meta.identity.size);
-        let flag = || AtomicBool::new(false);
-        Self { path, meta, changes: 0, unconfirmed_bytes, whole: flag(), failed: flag(), subtrees: Mutex::default() }
+        let bytes = || AtomicU64::new(meta.identity.size);
+        let (unconfirmed_bytes, missing_bytes, vain_questions) = (bytes(), bytes(), AtomicU8::new(0));
+        let (whole, failed, subtrees) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        let (changes, asks_first) = (0, false);
+        Self { path, meta, changes, asks_first, unconfirmed_bytes, missing_bytes, vain_questions, whole, failed, subtrees }
     }
 
-    /// Notes that `len` more bytes are confirmed; true when those were the last.
+    /// Notes that `len` more bytes are confirmed; true when those were the last that were planned.
     pub(super) fn confirm(&self, len: u64) -> bool {
         self.unconfirmed_bytes.fetch_sub(len, Ordering::Relaxed) == len
+    }
+
+    /// Notes that `len` bytes are at the receiver; how many of them are news.
+    pub(super) fn find(&self, len: u64) -> u64 {
+        let before =
+            self.missing_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |missing| Some(missing.saturating_sub(len)));
+        before.map_or(0, |missing| missing.min(len))
+    }
+
+    /// Plans what the receiver wants, and says how many of its bytes were known to be there before;
+    /// `None` where it wants what it can't, or asked for the same too often.
+    pub(super) fn plan(&self, wanted: &Wanted) -> Option<u64> {
+        let planned = wanted.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+        let size = self.meta.identity.size;
+        let is_possible = planned > 0 && planned <= wanted.bytes && wanted.bytes <= size;
+        if !is_possible || wanted.ranges.last().is_some_and(|range| range.end > size) {
+            return None;
+        }
+        let missing = self.missing_bytes.load(Ordering::Relaxed);
+        if wanted.bytes >= missing && !(self.asks_first && missing == size) {
+            let vain = self.vain_questions.fetch_add(1, Ordering::Relaxed);
+            if vain >= CHUNK_TRIES_MAX {
+                return None;
+            }
+        }
+        self.unconfirmed_bytes.store(planned, Ordering::Relaxed);
+        Some(wanted.bytes.saturating_sub(missing))
     }
 
     /// Notes that the receiver has all of it.
@@ -135,39 +174,44 @@ impl Chunk {
 pub(super) struct Rest {
     /// The file.
     pub(super) file: Arc<Sending>,
-    next: u64,
-    /// A file of no bytes is one chunk of none.
-    is_cut: bool,
+    /// What is to be cut, the first first. A range of no bytes is one chunk of none.
+    ranges: VecDeque<Range<u64>>,
 }
 
 impl Rest {
-    /// All of a file.
+    /// All of a file, or the question what of it the receiver wants.
     #[must_use]
     pub(super) fn all_of(file: Sending) -> Self {
-        Self { file: Arc::new(file), next: 0, is_cut: false }
+        let size = file.meta.identity.size;
+        let start = if file.asks_first { size } else { 0 };
+        Self { file: Arc::new(file), ranges: iter::once(start..size).collect() }
     }
 
-    /// Cuts off the next chunk, of at most `length` bytes; `None` when nothing is left. A file of no
-    /// bytes is one chunk of none.
+    /// These ranges of a file.
+    #[must_use]
+    pub(super) fn of(file: &Arc<Sending>, ranges: Vec<Range<u64>>) -> Self {
+        Self { file: Arc::clone(file), ranges: ranges.into() }
+    }
+
+    /// Cuts off the next chunk, of at most `length` bytes; `None` when nothing is left.
     pub(super) fn cut(&mut self, length: u64) -> Option<Chunk> {
-        let size = self.file.meta.identity.size;
-        if self.is_cut {
-            return None;
+        let next = self.ranges.front_mut()?;
+        let range = next.start..next.end.min(next.start.saturating_add(length));
+        next.start = range.end;
+        if next.is_empty() {
+            self.ranges.pop_front();
         }
-        let range = self.next..size.min(self.next.saturating_add(length));
-        self.next = range.end;
-        self.is_cut = self.next >= size;
         Some(Chunk::of(&self.file, range))
     }
 
     /// The work of all chunks that are left, see [`Chunk::work`].
     #[must_use]
     pub(super) fn work(&self, length: u64) -> u64 {
-        if self.is_cut {
-            return 0;
-        }
-        let bytes = self.file.meta.identity.size.saturating_sub(self.next);
-        bytes.saturating_add(bytes.div_ceil(length).max(1).saturating_mul(CHUNK_COST))
+        let work = |range: &Range<u64>| {
+            let bytes = range.end - range.start;
+            bytes.saturating_add(bytes.div_ceil(length).max(1).saturating_mul(CHUNK_COST))
+        };
+        self.ranges.iter().map(work).fold(0, u64::saturating_add)
     }
 }
 

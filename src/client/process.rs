@@ -26,6 +26,7 @@ use crate::limits::{CHILD_CHUNKS_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAM
 use crate::net::dial::Dialer;
 use crate::net::tls::{Client, Fingerprint};
 use crate::progress::Progress;
+use crate::protocol::Wanted;
 use crate::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use crate::pump::Inbox;
 use crate::stop::Stop;
@@ -201,11 +202,12 @@ impl Process {
     ) -> Result<(), Farewell> {
         while let Some((frame, len)) = pipe::decode(inbox.bytes()).map_err(|error| Farewell::Broken(error.to_string()))? {
             inbox.consume(len);
-            let Frame::Report(Report { ticket, ending, reason, subtrees }) = frame else {
+            let Frame::Report(Report { ticket, ending, reason, subtrees, wanted }) = frame else {
                 return Err(Farewell::Broken("it speaks out of turn".to_owned()));
             };
             let outcome = match ending {
                 Ending::Stored => Outcome::Stored,
+                Ending::Wanted => Outcome::Wanted(wanted),
                 Ending::Whole => Outcome::Whole(Some(reason).filter(|reason| !reason.is_empty())),
                 Ending::Mismatched => Outcome::Mismatched,
                 Ending::Refused => Outcome::Refused(reason),
@@ -337,7 +339,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
                         if let Err(error) = worker.run() {
                             // The parent ends this process then.
                             let reason = format!("{error:#}");
-                            put_report(&output, Report { ticket: 0, ending: Ending::GaveUp, reason, subtrees: Vec::new() });
+                            put_report(&output, Report::of(0, Ending::GaveUp, reason));
                         }
                     };
                     thread::Builder::new().name(format!("w{started}")).spawn_scoped(scope, work)?;
@@ -357,16 +359,21 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
 
 fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcomes: Vec<(Chunk, Outcome)>) {
     let mut bytes = Vec::new();
-    let mut put = |ticket, ending, reason, subtrees| {
-        pipe::encode(&mut bytes, &Frame::Report(Report { ticket, ending, reason, subtrees }));
+    let mut put = |report| {
+        pipe::encode(&mut bytes, &Frame::Report(report));
     };
     let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
-    put(connections, Ending::Connections, String::new(), Vec::new());
+    put(Report::of(connections, Ending::Connections, String::new()));
     for (name, time) in progress.waits.take_new() {
-        put(u32::try_from(time.as_micros()).unwrap_or(u32::MAX), Ending::Time, name.to_owned(), Vec::new());
+        put(Report::of(u32::try_from(time.as_micros()).unwrap_or(u32::MAX), Ending::Time, name.to_owned()));
     }
     for (chunk, outcome) in outcomes {
+        let mut wanted = Wanted::default();
         let (ending, reason) = match outcome {
+            Outcome::Wanted(ranges) => {
+                wanted = ranges;
+                (Ending::Wanted, String::new())
+            }
             Outcome::Stored => (Ending::Stored, String::new()),
             Outcome::Whole(note) => (Ending::Whole, note.unwrap_or_default()),
             Outcome::Mismatched => (Ending::Mismatched, String::new()),
@@ -377,7 +384,7 @@ fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcome
             Outcome::SourceFailed(why) => (Ending::SourceFailed, why),
             Outcome::Changed => (Ending::Changed, String::new()),
         };
-        put(chunk.ticket, ending, reason, chunk.subtrees);
+        put(Report { subtrees: chunk.subtrees, wanted, ..Report::of(chunk.ticket, ending, reason) });
     }
     write_out(output, &bytes);
 }

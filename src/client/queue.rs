@@ -13,6 +13,7 @@ use crate::limits::{
 };
 use crate::path::RemotePath;
 use crate::progress::Progress;
+use crate::protocol::Wanted;
 
 /// Files waiting at which one who waits for room is told that there is some.
 const QUEUE_FILES_LOW: usize = QUEUE_FILES_MAX / 4 * 3;
@@ -254,7 +255,6 @@ impl<'a> Queue<'a> {
                 (state.refused_in_a_row, state.refused_alone_in_a_row) = (0, 0);
                 state.last_confirmation = Some(Instant::now());
                 state.first_confirmed.get_or_insert_with(|| Arc::clone(&chunk.file));
-                self.progress.done_bytes.add(chunk.bytes());
                 if matches!(outcome, Outcome::Whole(_)) {
                     chunk.file.set_whole();
                 }
@@ -263,6 +263,7 @@ impl<'a> Queue<'a> {
                 }
                 self.confirm(state, chunk);
             }
+            Outcome::Wanted(wanted) => self.plan(state, &chunk.file, wanted),
             Outcome::Denied(why) => self.fail(&chunk.file, &why),
             // It is sent anew, or has failed: see `look_again`.
             Outcome::Changed => {}
@@ -301,10 +302,32 @@ impl<'a> Queue<'a> {
         }
     }
 
+    /// Has what the receiver wants of a file sent.
+    fn plan(&self, state: &mut State, file: &Arc<Sending>, wanted: Wanted) {
+        (state.refused_in_a_row, state.refused_alone_in_a_row) = (0, 0);
+        state.last_confirmation = Some(Instant::now());
+        if file.has_failed() {
+            return;
+        }
+        let Some(again) = file.plan(&wanted) else {
+            self.fail(file, "was not kept by the receiver: all of it was sent, and a part is missing there");
+            return;
+        };
+        self.progress.repeated_bytes.add(again);
+        let there = file.find(file.meta.identity.size.saturating_sub(wanted.bytes));
+        self.progress.done_bytes.add(there);
+        self.progress.resumed_bytes.add(there);
+        let rest = Rest::of(file, wanted.ranges);
+        state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
+        state.rests.push_front(rest);
+    }
+
     /// Counts what the receiver has.
     fn confirm(&self, state: &mut State, chunk: Chunk) {
         let is_question = chunk.range.is_empty() && chunk.file.meta.identity.size > 0;
         let file = &chunk.file;
+        let bytes = if file.is_whole() { u64::MAX } else { chunk.bytes() };
+        self.progress.done_bytes.add(file.find(bytes));
         file.add_subtrees(&chunk.subtrees);
         let is_last = is_question || file.confirm(chunk.bytes());
         if !is_last || file.has_failed() {

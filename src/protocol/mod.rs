@@ -135,6 +135,8 @@ pub enum Reply {
     },
     /// To a join, a put, a description.
     Answer(Answer),
+    /// To a put of nothing to a file that is not whole: what of it is wanted still.
+    Wanted(Wanted),
     /// To the question what is there: one bit a file.
     Had(Vec<bool>),
     /// To a finish, before its end: an entry that is not as it should be.
@@ -150,6 +152,15 @@ pub enum Reply {
     Heartbeat,
     /// To anything: no, and the connection ends.
     Refused(String),
+}
+
+/// What of a file has not come yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Which, in order: the first [`WANTED_RANGES_MAX`](crate::limits::WANTED_RANGES_MAX) ranges.
+    pub ranges: Vec<Range<u64>>,
 }
 
 /// What became of a request.

@@ -307,8 +307,8 @@ impl<'a> Connection<'a> {
             }
             Request::Put(put) => {
                 self.inbox.consume(len);
-                let answer = self.put(put)?;
-                self.stream.reply(&Reply::Answer(answer))
+                let reply = self.put(put)?;
+                self.stream.reply(&reply)
             }
             Request::Hello { versions, features } => {
                 self.inbox.consume(len);
@@ -413,7 +413,7 @@ impl<'a> Connection<'a> {
         limited.map_err(|error| Ending::broken("a login", &error))
     }
 
-    fn put(&mut self, put: Put) -> Result<Answer, Ending> {
+    fn put(&mut self, put: Put) -> Result<Reply, Ending> {
         let State::Joined(Attached { session, .. }) = &self.state else {
             return Err(Ending::refused("a request before a job was joined"));
         };

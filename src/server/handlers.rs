@@ -9,9 +9,10 @@ use std::time::Instant;
 use super::session::Session;
 use crate::digest::Digest;
 use crate::entry::{Entry, Identity, Kind};
+use crate::limits::{JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
 use crate::net::{self, Peer};
 use crate::path::{Escaped, RemotePath};
-use crate::protocol::{Answer, Known, Names, Put, Status};
+use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
 use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
 use crate::store::{self, Folders, Incoming, Joined, State, Store};
 
@@ -169,7 +170,7 @@ pub(super) struct Receiver<'a> {
 impl Receiver<'_> {
     /// Takes the payload that follows, from `inbox` and then from `stream`. Whatever is wrong with the
     /// file, the stream is at the next frame afterwards.
-    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Answer, Ending> {
+    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Reply, Ending> {
         let size = put.file.identity.size;
         let run = Run {
             range: put.range.clone(),
@@ -184,7 +185,7 @@ impl Receiver<'_> {
         times.file += before.elapsed();
         let answer = match found {
             Ok((incoming, path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
-            Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| answer),
+            Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| Reply::Answer(answer)),
         };
         self.session.counts.verifying.add(times.digest);
         self.session.counts.writing.add(times.file);
@@ -210,7 +211,7 @@ impl Receiver<'_> {
             return Err(Answer::of(Status::Voided));
         }
         let on_existing = session.on_existing();
-        if put.range == (0..identity.size) {
+        if put.range == (0..identity.size) && identity.size <= JOURNALED_LEN_MIN {
             let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok((Arc::new(incoming), path));
         }
@@ -228,7 +229,7 @@ impl Receiver<'_> {
 fn take(
     incoming: &Incoming, path: &RemotePath, session: &Session, inbox: &mut Inbox, stream: &mut impl io::Read, run: &Run,
     times: &mut Times,
-) -> io::Result<Answer> {
+) -> io::Result<Reply> {
     let mut failed = None;
     let mut write = |block: Block<'_>| {
         if let (Block::Data(offset, bytes), None) = (block, &failed) {
@@ -237,16 +238,16 @@ fn take(
     };
     let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write))?;
     let before = Instant::now();
-    let Some(_open) = session.finish.hold_open() else { return Ok(too_late()) };
+    let Some(_open) = session.finish.hold_open() else { return Ok(Reply::Answer(too_late())) };
     let noted = match (failed, ended) {
         (Some(error), _) => Err(error),
-        (None, Ended::Mismatched) => return Ok(Answer::of(Status::Mismatched)),
+        (None, Ended::Mismatched) => return Ok(Reply::Answer(Answer::of(Status::Mismatched))),
         (None, Ended::Void) => {
             incoming.void();
             if run.range != (0..run.size) {
                 session.void(path, incoming.identity());
             }
-            return Ok(Answer::of(Status::Voided));
+            return Ok(Reply::Answer(Answer::of(Status::Voided)));
         }
         (None, Ended::Same) => incoming.note(run.range.clone()),
     };
@@ -254,6 +255,7 @@ fn take(
         session.counts.bytes.add(run.range.end - run.range.start);
     }
     let answer = match noted {
+        Ok(State::Stored) if run.range.is_empty() => return Ok(Reply::Wanted(wanted_of(incoming))),
         Ok(State::Stored) => Answer::of(Status::Stored),
         Ok(State::Published { note }) => {
             session.let_go(path, incoming.identity());
@@ -270,5 +272,12 @@ fn take(
         }
     };
     times.file += before.elapsed();
-    Ok(answer)
+    Ok(Reply::Answer(answer))
+}
+
+fn wanted_of(incoming: &Incoming) -> Wanted {
+    let mut ranges = incoming.missing();
+    let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+    ranges.truncate(WANTED_RANGES_MAX);
+    Wanted { bytes, ranges }
 }

@@ -96,7 +96,21 @@ impl Incoming {
         let (ranges, end, phase) = (Mutex::default(), AtomicU64::new(0), RwLock::new(Phase::Open));
         let (path, meta) = (path.clone(), meta.clone());
         let voided = AtomicBool::new(false);
-        Self { path, meta, on_existing, folder, temp, file, late_mode, end, ranges, turn: Mutex::default(), phase, voided, shared }
+        Self {
+            path,
+            meta,
+            on_existing,
+            folder,
+            temp,
+            file,
+            late_mode,
+            end,
+            ranges,
+            turn: Mutex::default(),
+            phase,
+            voided,
+            shared,
+        }
     }
 
     /// Where it will be.

@@ -11,7 +11,7 @@ use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{Answer, Credential, Features, Open, Reply, Status, Token, Totals};
+use parallel_transfer::protocol::{Answer, Credential, Features, Open, Reply, Status, Token, Totals, Wanted};
 
 use crate::common::yard::Yard;
 use crate::common::*;
@@ -94,6 +94,15 @@ impl Client {
 
     pub(crate) fn status(&mut self) -> Status {
         self.answer().status
+    }
+
+    /// Asks what of a file is wanted.
+    pub(crate) fn wanted(&mut self, question: &[u8]) -> Wanted {
+        self.send(question);
+        match self.reply() {
+            Some(Reply::Wanted(wanted)) => wanted,
+            other => panic!("no ranges but {other:?}"),
+        }
     }
 
     /// Asks and gives the answer's status.

@@ -1,13 +1,15 @@
 //! The bytes of files: ranges, digests, holes, marks; what is published and what never is.
 
 use std::fs;
+use std::iter;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::thread;
 
 use parallel_transfer::digest::Binding;
 use parallel_transfer::protocol::v2::payload::Mark;
-use parallel_transfer::protocol::{Open, Status};
+use parallel_transfer::protocol::{Open, Status, Wanted};
 
 use crate::client::*;
 use crate::common::yard::Yard;
@@ -102,6 +104,10 @@ fn what_never_came_is_named_at_the_end_and_nothing_is_left_of_it() {
     assert_eq!(list(&target(&yard, "")), ["f", "whole"]);
 }
 
+fn lacks(range: Range<u64>) -> Wanted {
+    Wanted { bytes: range.end - range.start, ranges: iter::once(range).collect() }
+}
+
 // B06
 #[test]
 fn an_empty_range_asks_what_has_become_of_a_file() {
@@ -109,9 +115,9 @@ fn an_empty_range_asks_what_has_become_of_a_file() {
     let content = noise(700_000, 1);
     let mut client = Client::opened(&yard.recv);
     let question = put_range("x", &content, 700_000..700_000, 1);
-    assert_eq!(client.ask(&question), Status::Stored);
+    assert_eq!(client.wanted(&question), lacks(0..700_000));
     assert_eq!(client.ask(&put_range("x", &content, 0..400_000, 1)), Status::Stored);
-    assert_eq!(client.ask(&question), Status::Stored);
+    assert_eq!(client.wanted(&question), lacks(400_000..700_000));
     assert_eq!(client.ask(&put_range("x", &content, 400_000..700_000, 1)), Status::Published);
     assert_eq!(client.ask(&question), Status::Had);
     client.finish_well();

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::frame::{self, Fields, put_long, put_run, put_short, put_text, put_word};
+use super::reply::{decode_wanted, put_wanted};
 use super::request::{decode_put, put_put};
 use crate::digest::Checksum;
 use crate::entry::FileMeta;
 use crate::limits::{ADDRESSES_MAX, REASON_LEN_MAX, SUBTREES_MAX};
 use crate::path::RemotePath;
-use crate::protocol::{Decoded, Error, Session, Token};
+use crate::protocol::{Decoded, Error, Session, Token, Wanted};
 
 const SETUP: u8 = 0x41;
 const TASK: u8 = 0x42;
@@ -81,6 +82,16 @@ pub struct Report {
     pub reason: String,
     /// BLAKE3 values of the range: where each begins, how many bytes it covers, and the value.
     pub subtrees: Vec<(u64, u64, [u8; 32])>,
+    /// What of the file is wanted still, where that was asked.
+    pub wanted: Wanted,
+}
+
+impl Report {
+    /// One that says no more than how a task ended.
+    #[must_use]
+    pub fn of(ticket: u32, ending: Ending, reason: String) -> Self {
+        Self { ticket, ending, reason, subtrees: Vec::new(), wanted: Wanted::default() }
+    }
 }
 
 /// How a task ended.
@@ -110,6 +121,8 @@ pub enum Ending {
     Denied = 10,
     /// Of no task: the ticket is a number of microseconds, and the reason says of what.
     Time = 11,
+    /// The file is not whole.
+    Wanted = 12,
 }
 
 impl Ending {
@@ -127,6 +140,7 @@ impl Ending {
             Self::Changed,
             Self::Denied,
             Self::Time,
+            Self::Wanted,
         ]
         .into_iter()
         .find(|ending| *ending as u8 == code)
@@ -195,7 +209,7 @@ fn decode_report(fields: &mut Fields<'_>) -> Result<Report, Error> {
     for _ in 0..count {
         subtrees.push((fields.long()?, fields.long()?, fields.array()?));
     }
-    Ok(Report { ticket, ending, reason, subtrees })
+    Ok(Report { ticket, ending, reason, subtrees, wanted: decode_wanted(fields)? })
 }
 
 /// Adds `frame` to `bytes`.
@@ -217,6 +231,7 @@ pub fn encode(bytes: &mut Vec<u8>, frame: &Frame) {
                 put_long(body, *len);
                 body.extend_from_slice(value);
             }
+            put_wanted(body, &report.wanted);
         }),
     };
 }
@@ -285,6 +300,7 @@ mod tests {
                 ending: Ending::SourceFailed,
                 reason: "vanished".to_owned(),
                 subtrees: vec![(0, 1024, [8; 32])],
+                wanted: Wanted { bytes: 7, ranges: vec![1..3, 4..9] },
             }),
         ]
     }
@@ -305,7 +321,7 @@ mod tests {
     fn a_long_reason_is_cut_at_a_character() {
         let mut bytes = Vec::new();
         let reason = "\u{e9}".repeat(REASON_LEN_MAX);
-        encode(&mut bytes, &Frame::Report(Report { ticket: 0, ending: Ending::Lost, reason, subtrees: Vec::new() }));
+        encode(&mut bytes, &Frame::Report(Report::of(0, Ending::Lost, reason)));
         assert!(matches!(decode(&bytes), Ok(Some((Frame::Report(report), _))) if report.reason.len() == REASON_LEN_MAX));
     }
 }

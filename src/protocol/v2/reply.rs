@@ -1,9 +1,11 @@
 //! What a server answers.
 
+use std::ops::Range;
+
 use super::frame::{self, Fields, put_long, put_run, put_short, put_text};
-use crate::limits::{HAVE_BATCH_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
+use crate::limits::{HAVE_BATCH_MAX, WANTED_RANGES_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
 use crate::path::{RemotePath, tame};
-use crate::protocol::{Answer, Decoded, Error, Features, Reply, Status, Totals};
+use crate::protocol::{Answer, Decoded, Error, Features, Reply, Status, Totals, Wanted};
 
 const WELCOME: u8 = 0x81;
 const OPENED: u8 = 0x82;
@@ -13,6 +15,7 @@ const MISSING: u8 = 0x85;
 const FINISHED: u8 = 0x86;
 const HEARTBEAT: u8 = 0x87;
 const REFUSED: u8 = 0x88;
+const WANTED: u8 = 0x89;
 
 /// Decodes the reply at the start of `bytes`.
 ///
@@ -29,6 +32,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
         }
         ANSWER => Reply::Answer(decode_answer(&mut fields)?),
         HAD => Reply::Had(decode_bits(&mut fields)?),
+        WANTED => Reply::Wanted(decode_wanted(&mut fields)?),
         MISSING => {
             let path = match fields.run()? {
                 [] => RemotePath::root(),
@@ -48,6 +52,30 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
 fn decode_answer(fields: &mut Fields<'_>) -> Result<Answer, Error> {
     let status = Status::from_code(fields.byte()?).ok_or(Error::Malformed("status"))?;
     Ok(Answer { status, reason: tame(&fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?) })
+}
+
+pub(super) fn decode_wanted(fields: &mut Fields<'_>) -> Result<Wanted, Error> {
+    let bytes = fields.long()?;
+    let count = fields.count_up_to(WANTED_RANGES_MAX, "number of ranges")?;
+    let mut ranges: Vec<Range<u64>> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let range = fields.long()?..fields.long()?;
+        if range.is_empty() || ranges.last().is_some_and(|before| before.end >= range.start) {
+            return Err(Error::Malformed("ranges"));
+        }
+        ranges.push(range);
+    }
+    Ok(Wanted { bytes, ranges })
+}
+
+pub(super) fn put_wanted(body: &mut Vec<u8>, wanted: &Wanted) {
+    put_long(body, wanted.bytes);
+    let ranges = wanted.ranges.get(..WANTED_RANGES_MAX).unwrap_or(&wanted.ranges);
+    put_short(body, ranges.len());
+    for range in ranges {
+        put_long(body, range.start);
+        put_long(body, range.end);
+    }
 }
 
 fn decode_bits(fields: &mut Fields<'_>) -> Result<Vec<bool>, Error> {
@@ -80,6 +108,7 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
         Reply::Opened { .. } => OPENED,
         Reply::Answer(_) => ANSWER,
         Reply::Had(_) => HAD,
+        Reply::Wanted(_) => WANTED,
         Reply::Missing { .. } => MISSING,
         Reply::Finished(_) => FINISHED,
         Reply::Heartbeat => HEARTBEAT,
@@ -104,6 +133,7 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
                 body.push(byte.iter().enumerate().fold(0, |byte, (bit, &is_set)| byte | u8::from(is_set) << bit));
             }
         }
+        Reply::Wanted(wanted) => put_wanted(body, wanted),
         Reply::Missing { path, reason } => {
             put_run(body, path.as_bytes());
             put_text(body, reason, WIRE_REASON_LEN_MAX);
