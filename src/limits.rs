@@ -277,7 +277,10 @@ pub const STALL_DEFAULT: Duration = Duration::from_secs(120);
 pub const STALL_MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 
 /// How long a lost connection is dialled again.
-pub const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(30);
+pub const RETRY_FOR_DEFAULT: Duration = Duration::from_secs(600);
+
+/// The same for a receiver that, once restarted, has forgotten the job.
+pub const RETRY_FOR_FORGETFUL: Duration = Duration::from_secs(30);
 
 /// Wait before a second attempt to connect; doubles with each further one.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);

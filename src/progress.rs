@@ -22,6 +22,10 @@ impl Counter {
     pub fn sum(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// Time that only grows, of one thread or of many together.
@@ -178,6 +182,10 @@ pub struct Progress {
     pub resumed_bytes: Counter,
     /// Bytes of chunks that were sent again.
     pub repeated_bytes: Counter,
+    /// Files and bytes that came to be there in attempts that were interrupted: those after them find
+    /// them there.
+    earlier_files: Counter,
+    earlier_bytes: Counter,
     /// Connections that were opened.
     pub connections: Counter,
     /// Connections that broke.
@@ -203,6 +211,43 @@ pub struct Failure {
 }
 
 impl Progress {
+    /// Forgets what was found and what became of it, for it is looked at anew. Was anything done since
+    /// this was called last?
+    pub fn begin_again(&self) -> bool {
+        let files = self.done_files.take().saturating_sub(self.unchanged_files.take());
+        let there = self.unchanged_bytes.take() + self.resumed_bytes.take();
+        let bytes = self.done_bytes.take().saturating_sub(there);
+        self.earlier_files.add(files);
+        self.earlier_bytes.add(bytes);
+        for counter in [
+            &self.found_files,
+            &self.found_bytes,
+            &self.found_links,
+            &self.excluded,
+            &self.without_xattrs,
+            &self.done_links,
+            &self.done_directories,
+        ] {
+            counter.take();
+        }
+        *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
+        files + bytes > 0
+    }
+
+    /// Files that were there, unchanged, before this job came to them.
+    #[must_use]
+    pub fn unchanged(&self) -> u64 {
+        self.unchanged_files.sum().saturating_sub(self.earlier_files.sum())
+    }
+
+    /// Bytes that were there before this job came to them: of files that were unchanged, and of files
+    /// that were not whole.
+    #[must_use]
+    pub fn bytes_there(&self) -> (u64, u64) {
+        let (unchanged, resumed, earlier) = (self.unchanged_bytes.sum(), self.resumed_bytes.sum(), self.earlier_bytes.sum());
+        (unchanged.saturating_sub(earlier), resumed.saturating_sub(earlier.saturating_sub(unchanged)))
+    }
+
     /// Notes that the entry at `path` failed, and why.
     pub fn fail(&self, path: &RemotePath, reason: &str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -199,6 +199,7 @@ impl Report<'_> {
     fn to_json(&self) -> serde_json::Value {
         let progress = self.progress;
         let failures = progress.failures();
+        let (unchanged_bytes, resumed_bytes) = progress.bytes_there();
         json!({
             "outcome": self.verdict.word(),
             "exit_code": self.verdict.code(),
@@ -206,12 +207,13 @@ impl Report<'_> {
             "landed": self.landed,
             "protocol": self.protocol,
             "files": progress.done_files.sum(),
-            "unchanged_files": progress.unchanged_files.sum(),
+            "unchanged_files": progress.unchanged(),
             "excluded": progress.excluded.sum(),
             "folders": progress.done_directories.sum(),
             "links": progress.done_links.sum(),
             "bytes": progress.done_bytes.sum(),
-            "unchanged_bytes": progress.unchanged_bytes.sum(),
+            "unchanged_bytes": unchanged_bytes,
+            "resumed_bytes": resumed_bytes,
             "found_files": progress.found_files.sum(),
             "found_bytes": progress.found_bytes.sum(),
             "repeated_bytes": progress.repeated_bytes.sum(),
@@ -238,9 +240,13 @@ impl fmt::Display for Report<'_> {
             links => write!(f, ", {}", count(links, "link"))?,
         }
         write!(f, ", {}", BinaryBytes(bytes))?;
-        match progress.unchanged_files.sum() {
+        match progress.unchanged() {
             0 => {}
             unchanged => write!(f, " ({} unchanged)", count(unchanged, "file"))?,
+        }
+        match progress.bytes_there() {
+            (_, 0) => {}
+            (_, resumed) => write!(f, ", {} of them resumed", BinaryBytes(resumed))?,
         }
         write!(f, " in {:.2} s ({}/s) into {}", self.elapsed.as_secs_f64(), BinaryBytes(self.bytes_per_second()), self.landed)?;
         match progress.excluded.sum() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
+use super::attempts::Interrupted;
 use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
@@ -179,7 +180,8 @@ impl<'a> Announcer<'a> {
     /// when nothing was answered for as long as the dialer tries.
     fn restore(&self, line: &mut Line<'a>, mut error: io::Error) -> anyhow::Result<()> {
         loop {
-            if self.stop.is_asked() {
+            // Nobody waits for what could still be announced.
+            if self.stop.is_asked() || self.queue.is_aborted() {
                 return Err(error.into());
             }
             tracing::debug!("the control connection to {} broke: {error}", self.dialer);
@@ -202,7 +204,9 @@ impl<'a> Announcer<'a> {
                 Err(Trouble::Fatal(error)) => anyhow::bail!("{error:#}"),
             }
         }
-        anyhow::ensure!(line.is_known, "the receiver does not know this job any more: was it restarted?");
+        if !line.is_known {
+            return Err(Interrupted("the receiver does not know this job any more: was it restarted?".to_owned()).into());
+        }
         // What it heard of twice means the same.
         for asked in &line.asked {
             line.outbox.put(&mut *line.stream, &frame_of(asked))?;
@@ -247,6 +251,21 @@ impl<'a> Announcer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the session open while chunks are on their way, until `worked`: a receiver that is
+    /// restarted is told of the job at once.
+    ///
+    /// # Errors
+    /// As [`Announcer::run`].
+    pub(super) fn watch(&self, line: &mut Line<'a>, worked: &Stop) -> anyhow::Result<()> {
+        self.persist(line, |line| {
+            while !worked.is_asked() {
+                self.read_replies(line, false)?;
+                line.stream.handle().wait_readable(worked);
+            }
+            Ok(())
+        })
     }
 
     /// Hands the files over that are to be sent; false when nothing more is to be done.

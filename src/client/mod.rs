@@ -4,6 +4,7 @@
 //! connection → confirmations → verdict.
 
 mod announce;
+mod attempts;
 mod connection;
 mod create;
 mod entries;
@@ -22,6 +23,7 @@ mod walker;
 mod worker;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -44,9 +46,10 @@ use crate::protocol::v2::pipe::Setup;
 use crate::protocol::{Open, Session, Token, Totals};
 use crate::stop::Stop;
 use announce::{Announcer, Line, NotBegun};
+use attempts::{Attempts, Interrupted};
 use create::Creator;
 use live::Live;
-use outcome::{Event, Taken, Terms, Wait};
+use outcome::{Event, GaveUp, Taken, Terms, Wait};
 use process::Process;
 use queue::Queue;
 use source::Source;
@@ -95,6 +98,14 @@ pub enum Target {
 }
 
 impl Target {
+    /// The same for another attempt, which nobody takes for the one before.
+    fn anew(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            Self::InPlace(_) => self.clone(),
+            Self::Session(open) => Self::Session(Open { token: new_token()?, ..open.clone() }),
+        })
+    }
+
     /// What connections that carry chunks say.
     fn session(&self) -> Session {
         match self {
@@ -189,19 +200,41 @@ impl std::fmt::Debug for Watcher<'_> {
 /// What ends the whole run: the source or the receiver can't be reached, the receiver forgot the
 /// job, or the run was stopped. [`Refused`] where the receiver did not want the job.
 pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    progress.processes.add(1);
+    let mut target = job.target.clone();
+    let mut attempts = Attempts::new(job.dialer.retry_for());
+    let mut is_first = true;
+    loop {
+        match attempt(job, &target, watcher, is_first, progress, stop) {
+            Err(error) if attempts.may_go_on(&error, progress, stop) => {
+                target = target.anew()?;
+                is_first = false;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// One attempt. All but the first begin where the receiver was known to be.
+fn attempt(
+    job: &Job, target: &Target, watcher: &Watcher<'_>, is_first: bool, progress: &Progress, stop: &Stop,
+) -> anyhow::Result<()> {
     let walk = Walk::of(&job.file, job.look.clone())?;
     let source = walk.source();
-    if let Target::InPlace(_) = &job.target {
+    if let Target::InPlace(_) = target {
         (watcher.landing)(None);
     }
-    let first = job.dialer.dial(stop).context("nothing was sent")?;
+    let first = if is_first {
+        job.dialer.dial(stop).context("nothing was sent")?
+    } else {
+        job.dialer.dial_patiently(stop).context("the receiver went away")?
+    };
     progress.connections.add(1);
-    progress.processes.add(1);
 
-    let session = job.target.session();
+    let session = target.session();
     let look = |path: &RemotePath| walk::look_again(&source, &job.look, path, progress);
     let terms = Terms {
-        length: job.target.chunk_len(job.length),
+        length: target.chunk_len(job.length),
         is_whole_when_stored: session.is_whole_when_stored(),
         look: &look,
         note_digest: watcher.digest,
@@ -224,7 +257,7 @@ pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -
         live: &live,
         stop,
     };
-    let crew = Crew { job, watcher, queue: &queue, worker };
+    let crew = Crew { job, target, watcher, is_first, queue: &queue, worker };
     let ended = thread::scope(|scope| {
         let ended = crew.work(scope, walk, first, &done);
         queue.abort();
@@ -239,7 +272,9 @@ pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -
 #[derive(Clone, Copy)]
 struct Crew<'a> {
     job: &'a Job,
+    target: &'a Target,
     watcher: &'a Watcher<'a>,
+    is_first: bool,
     queue: &'a Queue<'a>,
     worker: Worker<'a>,
 }
@@ -269,33 +304,40 @@ impl<'a> Crew<'a> {
                 live.shut_down();
             }
         })?;
-        let control = match &self.job.target {
+        let control = match self.target {
             Target::InPlace(remote) => Control::Create(remote, first),
             Target::Session(open) => {
                 let announcer = self.announcer(open);
-                let line = announcer.start(first)?;
-                (self.watcher.landing)(Some(&line.landed));
+                let line = announcer.start(first).map_err(|error| self.interrupted(error))?;
+                if self.is_first {
+                    (self.watcher.landing)(Some(&line.landed));
+                }
                 Control::Announce(announcer, Box::new(line))
             }
         };
         let (giver, mut entries) = entries::channel();
         named(scope, "walk", move || walk.run(giver, progress))?;
+        let all_sent = Arc::new(Stop::new()?);
+        let until = Arc::clone(&all_sent);
         let control = named(scope, "control", move || {
             let announced = match control {
-                Control::Create(remote, stream) => self.creator(remote).run(stream, &mut entries).map(|()| None),
-                Control::Announce(announcer, mut line) => {
-                    announcer.run(&mut line, &mut entries).map(|()| Some((announcer, line)))
+                Control::Create(remote, stream) => {
+                    self.creator(remote).run(stream, &mut entries).map(|()| self.queue.close()).map(|()| None)
                 }
+                Control::Announce(announcer, mut line) => announcer
+                    .run(&mut line, &mut entries)
+                    .map(|()| self.queue.close())
+                    .and_then(|()| announcer.watch(&mut line, &until))
+                    .map(|()| Some((announcer, line))),
             };
             drop(entries);
-            if announced.is_ok() {
-                self.queue.close();
-            } else {
+            if announced.is_err() {
                 self.queue.abort();
             }
             announced
         })?;
         let worked = self.start_workers(scope);
+        all_sent.ask();
         if worked.is_err() {
             self.queue.abort();
             // All is lost: nobody uses a stream any more.
@@ -311,6 +353,11 @@ impl<'a> Crew<'a> {
         Ok(last_word)
     }
 
+    /// A receiver that was there before, and does not answer now as it did, may do so soon.
+    fn interrupted(&self, error: anyhow::Error) -> anyhow::Error {
+        if self.is_first || error.is::<Refused>() { error } else { Interrupted(format!("{error:#}")).into() }
+    }
+
     fn creator(&self, remote: &'a Remote) -> Creator<'a> {
         let Worker { dialer, progress, live, stop, .. } = self.worker;
         Creator { remote, dialer, queue: self.queue, progress, live, stop }
@@ -319,7 +366,7 @@ impl<'a> Crew<'a> {
     fn announcer(&self, open: &'a Open) -> Announcer<'a> {
         let Worker { source, dialer, progress, live, stop, .. } = self.worker;
         let Watcher { digest, dry, .. } = *self.watcher;
-        let part_len = self.job.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
+        let part_len = self.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
         Announcer { open, source, dialer, queue: self.queue, progress, live, stop, part_len, digest, dry }
     }
 
@@ -373,11 +420,12 @@ impl<'a> Crew<'a> {
             };
             match queue.wait_event(enough_work) {
                 Event::Finished => return Ok(()),
-                Event::Abandoned(why) => anyhow::bail!("the receiver went away: {why}"),
+                Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the receiver went away: {why}"),
+                Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
                 Event::Backlog if threads < thread_num => {
                     queue.enter();
                     named(scope, &format!("w{threads}"), move || {
-                        queue.leave(worker.run().err().map(|error| format!("{error:#}")));
+                        queue.leave(worker.run().err());
                     })?;
                     threads += 1;
                 }

@@ -58,9 +58,18 @@ pub(super) enum Event {
     /// More waits than the workers that there are can soon do.
     Backlog,
     /// There is work, and the last worker gave up: why.
-    Abandoned(String),
+    Abandoned(GaveUp),
     /// All is done, or nothing more is to be done.
     Finished,
+}
+
+/// Why a worker gave up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum GaveUp {
+    /// The receiver could not be reached for as long as the dialer tries.
+    Unreachable(String),
+    /// It wants no connection of this job.
+    Refused(String),
 }
 
 /// What depends on the job and on how the receiver is spoken to.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 use super::live::Live;
-use super::outcome::{Outcome, Taken, Wait};
+use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::queue::Queue;
 use super::source::Source;
@@ -100,7 +100,7 @@ impl Process {
     ///
     /// # Errors
     /// The child can't reach the receiver any more.
-    pub(super) fn feed(mut self, queue: &Queue<'_>, progress: &Progress) -> Result<(), String> {
+    pub(super) fn feed(mut self, queue: &Queue<'_>, progress: &Progress) -> Result<(), GaveUp> {
         let (Some(stdin), Some(stdout)) = (self.stdin.take(), self.stdout.take()) else { return Ok(()) };
         let listened = thread::scope(|scope| {
             let listener = thread::Builder::new().name("replies".to_owned()).spawn_scoped(scope, || {
@@ -216,7 +216,8 @@ impl Process {
                 Ending::Stalled => Outcome::Stalled,
                 Ending::SourceFailed => Outcome::SourceFailed(reason),
                 Ending::Changed => Outcome::Changed,
-                Ending::GaveUp => return Err(Farewell::GaveUp(reason)),
+                Ending::GaveUp => return Err(Farewell::GaveUp(GaveUp::Unreachable(reason))),
+                Ending::TurnedAway => return Err(Farewell::GaveUp(GaveUp::Refused(reason))),
                 Ending::Connections => {
                     note_connections(ticket);
                     continue;
@@ -260,8 +261,8 @@ impl Held {
 
 /// Why a child is not listened to any more.
 enum Farewell {
-    /// It can't reach the receiver.
-    GaveUp(String),
+    /// It can't work on.
+    GaveUp(GaveUp),
     /// It is not what it should be.
     Broken(String),
 }
@@ -336,10 +337,11 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
                 give.send(Chunk { ticket, refusals, ..Chunk::of(&file, task.range) })?;
                 if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
                     let work = || {
-                        if let Err(error) = worker.run() {
-                            // The parent ends this process then.
-                            let reason = format!("{error:#}");
-                            put_report(&output, Report::of(0, Ending::GaveUp, reason));
+                        // The parent ends this process then.
+                        match worker.run() {
+                            Ok(()) => {}
+                            Err(GaveUp::Unreachable(why)) => put_report(&output, Report::of(0, Ending::GaveUp, why)),
+                            Err(GaveUp::Refused(why)) => put_report(&output, Report::of(0, Ending::TurnedAway, why)),
                         }
                     };
                     thread::Builder::new().name(format!("w{started}")).spawn_scoped(scope, work)?;

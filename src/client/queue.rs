@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::outcome::{Event, Outcome, Refusal, Taken, Terms};
+use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
 use crate::limits::{
     AGAIN_AFTER, CHANGES_MAX, CHUNK_REFUSALS_MAX, CHUNK_STALLS_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX,
@@ -46,7 +46,7 @@ struct State {
     /// What must wait before the one who starts workers is told, while it waits to be told.
     enough_work: Option<u64>,
     /// Why the last worker that gave up did.
-    gave_up: Option<String>,
+    gave_up: Option<GaveUp>,
     /// No more files will come.
     closed: bool,
     /// Nothing more is to be done.
@@ -379,7 +379,7 @@ impl<'a> Queue<'a> {
     }
 
     /// Counts a worker out; with a reason if it gave up.
-    pub(super) fn leave(&self, gave_up: Option<String>) {
+    pub(super) fn leave(&self, gave_up: Option<GaveUp>) {
         let mut state = self.lock();
         state.workers -= 1;
         state.gave_up = gave_up.or_else(|| state.gave_up.take());
@@ -576,8 +576,8 @@ mod tests {
         queue.enter();
         assert_eq!(queue.wait_event(Some(5)), Event::Backlog);
         queue.leave(None);
-        queue.leave(Some("unreachable".to_owned()));
-        assert_eq!(queue.wait_event(Some(5)), Event::Abandoned("unreachable".to_owned()));
+        queue.leave(Some(GaveUp::Unreachable("gone".to_owned())));
+        assert_eq!(queue.wait_event(Some(5)), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
         queue.abort();
         assert_eq!(queue.wait_event(Some(5)), Event::Finished);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Sent, is_refusal};
 use super::live::Live;
-use super::outcome::{Outcome, Taken, Wait};
+use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::source::Source;
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
@@ -53,7 +53,7 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// The receiver could not be reached for as long as the dialer tries.
-    pub(super) fn run(&self) -> anyhow::Result<()> {
+    pub(super) fn run(&self) -> Result<(), GaveUp> {
         let mut hands = Hands::default();
         loop {
             match &mut hands.connection {
@@ -73,7 +73,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Sends a chunk and looks after the answers to those before it.
-    fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> anyhow::Result<()> {
+    fn send(&self, hands: &mut Hands<'a>, chunk: Chunk) -> Result<(), GaveUp> {
         let alone = chunk.is_suspect();
         if alone && !self.settle_all(hands)? {
             (self.report)(vec![(chunk, Outcome::Lost)]);
@@ -100,7 +100,8 @@ impl<'a> Worker<'a> {
                 }
                 Err(error) => {
                     (self.report)(vec![(chunk, Outcome::Lost)]);
-                    return if self.stop.is_asked() { Ok(()) } else { Err(error.into()) };
+                    let why = GaveUp::Unreachable(format!("{:#}", anyhow::Error::from(error)));
+                    return if self.stop.is_asked() { Ok(()) } else { Err(why) };
                 }
             }
         }
@@ -151,7 +152,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.
-    fn settle_all(&self, hands: &mut Hands<'a>) -> anyhow::Result<bool> {
+    fn settle_all(&self, hands: &mut Hands<'a>) -> Result<bool, GaveUp> {
         while let Some(connection) = &mut hands.connection
             && connection.unanswered() > 0
         {
@@ -167,7 +168,7 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// The receiver wants no more connections of this job.
-    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> anyhow::Result<bool> {
+    fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> Result<bool, GaveUp> {
         match result {
             Ok(0) => Ok(true),
             Ok(_) => {
@@ -184,7 +185,7 @@ impl<'a> Worker<'a> {
                 }
                 hands.broken_in_a_row += 1;
                 if is_refusal(&error) {
-                    anyhow::bail!("{} refuses: {error}", self.dialer);
+                    return Err(GaveUp::Refused(format!("{} refuses: {error}", self.dialer)));
                 }
                 Ok(false)
             }

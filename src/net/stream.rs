@@ -13,6 +13,7 @@ use super::pace::Pace;
 use super::sealed::Sealed;
 use super::tls::{Client, Server, TlsError};
 use crate::limits::{BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX, TLS_WRITE_LEN};
+use crate::stop::Stop;
 
 /// A hold on a stream's socket, for those who watch over it. Clones are one socket: what one shuts
 /// down is shut for all.
@@ -34,6 +35,12 @@ impl Handle {
     pub fn is_readable(&self) -> bool {
         let mut polled = [PollFd::new(&*self.0, PollFlags::IN)];
         matches!(poll(&mut polled, Some(&rustix::event::Timespec::default())), Ok(1..))
+    }
+
+    /// Waits until a read would return at once, or `stop` is asked.
+    pub fn wait_readable(&self, stop: &Stop) {
+        // An interrupted wait is a short one, and every caller loops.
+        let _ = poll(&mut [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], None);
     }
 
     /// Was the stream reset by the peer? (One that only ended its writing is still there.)

@@ -11,7 +11,7 @@ use clap::{ArgAction, CommandFactory as _, Parser};
 use parallel_transfer::client::{Job, Remote, Target, new_token};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
-    CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
+    CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, RETRY_FOR_FORGETFUL, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
 };
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
@@ -139,7 +139,10 @@ impl Args {
     }
 
     fn retry_for(&self) -> Duration {
-        self.retry_for.unwrap_or(RETRY_FOR_DEFAULT)
+        self.retry_for.unwrap_or(match self.wire.protocol {
+            Protocol::V1 => RETRY_FOR_FORGETFUL,
+            Protocol::V2 => RETRY_FOR_DEFAULT,
+        })
     }
 
     /// The job of sending to another machine, or a program on this one.

@@ -123,6 +123,8 @@ pub enum Ending {
     Time = 11,
     /// The file is not whole.
     Wanted = 12,
+    /// Of no task: the receiver wants no connection of this job.
+    TurnedAway = 13,
 }
 
 impl Ending {
@@ -141,6 +143,7 @@ impl Ending {
             Self::Denied,
             Self::Time,
             Self::Wanted,
+            Self::TurnedAway,
         ]
         .into_iter()
         .find(|ending| *ending as u8 == code)

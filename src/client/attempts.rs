@@ -1,0 +1,49 @@
+//! A receiver that does not know a job any more: it was restarted, or heard nothing of the job for too
+//! long. The job begins again, with what is not there yet.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::progress::Progress;
+use crate::stop::Stop;
+
+/// What was under way counts no more, and another attempt may do: why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Interrupted(pub(super) String);
+
+/// The attempts at one job.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    retry_for: Duration,
+    /// When something was last known to have gone forward.
+    moved: Instant,
+    /// Attempts that ended since then.
+    in_vain: u32,
+}
+
+impl Attempts {
+    /// None was made.
+    #[must_use]
+    pub(super) fn new(retry_for: Duration) -> Self {
+        Self { retry_for, moved: Instant::now(), in_vain: 0 }
+    }
+
+    /// After one that ended with `error`: is another worth it? Waits a little before it; longer where
+    /// nothing goes forward, and in the end no more.
+    pub(super) fn may_go_on(&mut self, error: &anyhow::Error, progress: &Progress, stop: &Stop) -> bool {
+        if !error.is::<Interrupted>() || stop.is_asked() {
+            return false;
+        }
+        if progress.begin_again() {
+            (self.moved, self.in_vain) = (Instant::now(), 0);
+        }
+        if self.moved.elapsed() >= self.retry_for {
+            return false;
+        }
+        tracing::warn!("{error:#}; going on with what is not there yet");
+        let backoff = BACKOFF_MIN.saturating_mul(1 << self.in_vain.min(8)).min(BACKOFF_MAX);
+        self.in_vain += 1;
+        !stop.wait(backoff)
+    }
+}

@@ -1,0 +1,57 @@
+//! Nothing is sent twice, nothing is lost: receivers and senders that are killed, and what goes on after.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::disallowed_methods, reason = "a test is no peer")]
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::judge::*;
+use common::sender::*;
+use common::*;
+
+/// A tree of small files and a large one, with what is put in place at the end.
+fn make_job(top: &Path, large: usize) {
+    for index in 0..400 {
+        write(&top.join(format!("d{}/small {index}", index % 7)), noise(3000, index));
+    }
+    write(&top.join("large"), noise(large, 1000));
+    std::os::unix::fs::symlink("large", top.join("link")).unwrap();
+    fs::hard_link(top.join("large"), top.join("twin")).unwrap();
+    for index in 0..7 {
+        set_mode(&top.join(format!("d{index}")), 0o750);
+        set_mtime(&top.join(format!("d{index}")), 1_600_000_000, 7);
+    }
+}
+
+/// Files that are there whole, in a tree that changes meanwhile.
+fn files_in(top: &Path) -> usize {
+    let Ok(entries) = fs::read_dir(top) else { return 0 };
+    let count = |entry: fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => files_in(&entry.path()),
+        Ok(kind) => usize::from(kind.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".ptf-")),
+        Err(_) => 0,
+    };
+    entries.flatten().map(count).sum()
+}
+
+// E07
+#[test]
+fn a_receiver_that_is_started_again_while_a_run_goes_on_gets_the_rest() {
+    for flags in [&["--process_num", "1"][..], &["--process_num", "2", "--thread_num", "1"]] {
+        let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
+        make_job(source.path(), 12_000_000);
+        let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
+        let port = recv.port;
+        let flags = [flags, &["--length", "1M", "--bwlimit", "6M"]].concat();
+        let sender = Sender::start(&mut send_to(port, source.path(), "in", &flags));
+        for reached in [5, 100, 300] {
+            wait_until("some files have arrived", || files_in(&recv.path("in")) >= reached);
+            recv.process.signal("KILL");
+            recv.process.wait();
+            (recv, _) = recv_with_key(root.path(), state.path(), port);
+        }
+        sender.wait().expect(0);
+        assert_kept_in(source.path(), &recv.path("in"), |path| path.to_str().unwrap().contains(".ptf-"));
+    }
+}
