@@ -9,7 +9,7 @@ use std::fmt;
 use fast_md5::Md5;
 use twox_hash::{XxHash3_64, XxHash3_128};
 
-use crate::limits::REPLY_LEN_MAX;
+use crate::limits::{BLOCK_LEN, REPLY_LEN_MAX};
 
 /// Hashes a run of bytes as they come.
 pub struct Hasher(Md5);
@@ -122,6 +122,18 @@ impl Binding {
         Self(XxHash3_64::oneshot(body))
     }
 
+    /// The one of this number, as it was kept.
+    #[must_use]
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Its number, to be kept.
+    #[must_use]
+    pub fn into_u64(self) -> u64 {
+        self.0
+    }
+
     /// That of one block: where it begins, how many bytes of the file it covers, and whether it is a
     /// hole.
     #[must_use]
@@ -131,6 +143,15 @@ impl Binding {
         place[8..16].copy_from_slice(&len.to_be_bytes());
         BlockBinding(XxHash3_64::oneshot_with_seed(self.0, &place))
     }
+}
+
+/// Bytes of the block of data that begins at `offset`, in a range that ends at `end`: up to the next
+/// multiple of [`BLOCK_LEN`] in the file.
+#[must_use]
+pub fn block_len(offset: u64, end: u64) -> usize {
+    // The remainder of a power of two.
+    let to_boundary = (BLOCK_LEN as u64).saturating_sub(offset & (BLOCK_LEN as u64).saturating_sub(1));
+    usize::try_from(to_boundary.min(end.saturating_sub(offset))).unwrap_or(BLOCK_LEN)
 }
 
 /// What one block's digest is bound to.
@@ -182,6 +203,22 @@ mod tests {
         ] {
             assert_eq!(Digest::of(text.as_bytes()).to_hex(), hex.as_bytes());
             assert_eq!(Digest::of(text.as_bytes()).to_string(), hex);
+        }
+    }
+
+    #[test]
+    fn blocks_are_aligned_to_the_file() {
+        let block = BLOCK_LEN as u64;
+        for (offset, end, len) in [
+            (0, 0, 0),
+            (0, 1, 1),
+            (0, block, BLOCK_LEN),
+            (0, block + 1, BLOCK_LEN),
+            (1, block + 1, BLOCK_LEN - 1),
+            (block - 1, block + 1, 1),
+            (block, u64::MAX, BLOCK_LEN),
+        ] {
+            assert_eq!(block_len(offset, end), len, "{offset}..{end}");
         }
     }
 

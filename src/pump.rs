@@ -3,7 +3,7 @@
 //! A byte is copied twice by the kernel on either side and never by us: it is read into the buffer
 //! that is written from. No allocation, no decision, no logging happens here.
 //!
-//! Content travels plain, with one digest for all of it, or in blocks ([`payload`]) of which each is
+//! Content travels plain, with one digest for all of it, or in blocks ([`Mark`]) of which each is
 //! verified before it goes anywhere.
 
 use std::fs::File;
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{SeekFrom, seek};
 
-use crate::digest::{Binding, Checksum, Digest, Hasher};
+use crate::digest::{Binding, Checksum, Digest, Hasher, block_len};
 use crate::limits::{BLOCK_LEN, BUFFER_LEN, OUTBOX_LEN, READ_LEN_MIN};
-use crate::protocol::v2::payload::{self, HOLE_LEN, MARK_LEN, Mark};
+use crate::protocol::v2::payload::{HOLE_LEN, MARK_LEN, Mark};
 use crate::subtrees::{Subtrees, value_of};
 
 /// Bytes on their way to a stream. Headers and content gather here, so that a small frame travels
@@ -359,7 +359,7 @@ pub fn file_to_blocks(
                 continue;
             }
         }
-        let len = payload::block_len(offset, run.range.end);
+        let len = block_len(offset, run.range.end);
         outbox.make_room(stream, MARK_LEN + len + digest_len)?;
         let start = outbox.len;
         outbox.buffer[start] = Mark::Data as u8;
@@ -410,7 +410,7 @@ fn add_zeros(subtrees: &mut Subtrees, run: &Run, hole: Range<u64>) {
     static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
     let mut offset = hole.start;
     while offset < hole.end {
-        let len = payload::block_len(offset, hole.end);
+        let len = block_len(offset, hole.end);
         subtrees.add(offset, len as u64, value_of(offset, &ZEROS[..len], run.is_whole(offset, len as u64)));
         offset += len as u64;
     }
@@ -459,7 +459,7 @@ pub fn blocks_to_file(
                 inbox.consume(MARK_LEN);
                 return Ok(ended);
             }
-            Mark::Data if left > 0 => (MARK_LEN, payload::block_len(offset, run.range.end) as u64, false),
+            Mark::Data if left > 0 => (MARK_LEN, block_len(offset, run.range.end) as u64, false),
             Mark::Hole if left > 0 => {
                 inbox.require(stream, MARK_LEN + HOLE_LEN)?;
                 let len = inbox.bytes()[MARK_LEN..].first_chunk().map_or(0, |len| u64::from_be_bytes(*len));

@@ -3,7 +3,6 @@
 //!
 //! Any two marks differ in two bits, so that one flipped bit makes none of them another.
 
-use crate::limits::BLOCK_LEN;
 use crate::protocol::Error;
 
 /// Bytes of a mark.
@@ -15,8 +14,7 @@ pub const HOLE_LEN: usize = 8;
 /// What comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mark {
-    /// Bytes, up to the next multiple of [`BLOCK_LEN`] in the file or the end of the range, and a
-    /// digest.
+    /// Bytes, as many as [`block_len`](crate::digest::block_len) says, and a digest.
     Data = 0x11,
     /// The length of a hole (8 bytes), and the digest of nothing.
     Hole = 0x22,
@@ -39,33 +37,9 @@ impl Mark {
     }
 }
 
-/// Bytes of the data block that begins at `offset`, in a range that ends at `end`.
-#[must_use]
-pub fn block_len(offset: u64, end: u64) -> usize {
-    // The remainder of a power of two.
-    let to_boundary = (BLOCK_LEN as u64).saturating_sub(offset & (BLOCK_LEN as u64).saturating_sub(1));
-    usize::try_from(to_boundary.min(end.saturating_sub(offset))).unwrap_or(BLOCK_LEN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn blocks_are_aligned_to_the_file() {
-        let block = BLOCK_LEN as u64;
-        for (offset, end, len) in [
-            (0, 0, 0),
-            (0, 1, 1),
-            (0, block, BLOCK_LEN),
-            (0, block + 1, BLOCK_LEN),
-            (1, block + 1, BLOCK_LEN - 1),
-            (block - 1, block + 1, 1),
-            (block, u64::MAX, BLOCK_LEN),
-        ] {
-            assert_eq!(block_len(offset, end), len, "{offset}..{end}");
-        }
-    }
 
     #[test]
     fn no_flipped_bit_makes_a_mark_another() {
