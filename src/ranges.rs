@@ -39,6 +39,35 @@ impl Ranges {
         Ok(())
     }
 
+    /// Takes `range` out, as far as it is there.
+    ///
+    /// # Errors
+    /// [`TooMany`], where a piece would become two; the set is as it was.
+    pub fn remove(&mut self, range: Range<u64>) -> Result<(), TooMany> {
+        let first = self.0.partition_point(|known| known.end <= range.start);
+        let past = self.0.partition_point(|known| known.start < range.end);
+        if range.is_empty() || first >= past {
+            return Ok(());
+        }
+        let left = self.0[first].start..range.start;
+        let right = range.end..self.0[past - 1].end;
+        if first + 1 == past && !left.is_empty() && !right.is_empty() && self.0.len() >= RANGES_MAX {
+            return Err(TooMany);
+        }
+        self.0.splice(first..past, [left, right].into_iter().filter(|rest| !rest.is_empty()));
+        Ok(())
+    }
+
+    /// What of `range` is in it, in order.
+    pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let (start, end) = (range.start, range.end);
+        let first = self.0.partition_point(|known| known.end <= start);
+        let rest = self.0.get(first..).unwrap_or_default().iter();
+        let common = rest.map(move |known| known.start.max(start)..known.end.min(end));
+        // The first that begins past the end has nothing in common with it, nor have those behind it.
+        common.take_while(|common| !common.is_empty())
+    }
+
     /// Is all of `range` in it?
     #[must_use]
     pub fn covers(&self, range: &Range<u64>) -> bool {
@@ -126,6 +155,32 @@ mod tests {
         assert_eq!(set, full);
         set.insert(0..3).unwrap();
         set.insert(step(RANGES_MAX)).unwrap();
+        let full = set.clone();
+        assert_eq!(set.remove(1..2), Err(TooMany));
+        assert_eq!(set, full);
+        set.remove(2..3).unwrap();
+        set.remove(0..1).unwrap();
+        assert_eq!(set.iter().next(), Some(1..2));
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_what_is_beside_it() {
+        for (put, out, left) in [
+            (&[0..9][..], 3..5, &[0..3, 5..9][..]),
+            (&[0..9], 0..5, &[5..9]),
+            (&[0..9], 5..12, &[0..5]),
+            (&[0..9], 0..9, &[]),
+            (&[0..9], 4..4, &[0..9]),
+            (&[0..4], 4..8, &[0..4]),
+            (&[4..8], 0..4, &[4..8]),
+            (&[0..4, 6..9, 12..15], 2..13, &[0..2, 13..15]),
+            (&[0..4, 6..9, 12..15], 4..12, &[0..4, 12..15]),
+            (&[0..u64::MAX], 5..u64::MAX, &[0..5]),
+        ] {
+            let mut set = set(put);
+            set.remove(out.clone()).unwrap();
+            assert_eq!(set.iter().collect::<Vec<_>>(), left, "{put:?} without {out:?}");
+        }
     }
 
     proptest! {
@@ -145,7 +200,15 @@ mod tests {
             prop_assert_eq!(gaps, expected(false));
             let range = asked.0..(asked.0 + asked.1).min(128);
             let is_covered = set.covers(&range);
-            prop_assert_eq!(is_covered, range.into_iter().all(|offset| flags[offset as usize]));
+            prop_assert_eq!(is_covered, range.clone().all(|offset| flags[offset as usize]));
+            let common: Vec<u64> = set.within(&range).flatten().collect();
+            prop_assert_eq!(common, range.clone().filter(|offset| flags[*offset as usize]).collect::<Vec<_>>());
+            set.remove(range.clone()).unwrap();
+            flags[range.start as usize..range.end as usize].fill(false);
+            let pieces: Vec<_> = set.iter().collect();
+            prop_assert!(pieces.iter().all(|piece| !piece.is_empty()) && pieces.windows(2).all(|pair| pair[0].end < pair[1].start));
+            let left: Vec<u64> = pieces.into_iter().flatten().collect();
+            prop_assert_eq!(left, (0..128).filter(|&offset| flags[offset as usize]).collect::<Vec<u64>>());
         }
     }
 }
