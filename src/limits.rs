@@ -250,6 +250,17 @@ pub const INCOMING_MAX: usize = 8192;
 /// Pieces of a set of ranges, 16 bytes each: a file of 1 TiB in chunks of 16 MiB, each alone.
 pub const RANGES_MAX: usize = 65_536;
 
+/// Blocks that one record of a journal speaks of, 4 MiB: some hundred records for a GiB, and of what is
+/// not yet noted a kill costs no more than that.
+pub const JOURNAL_BLOCKS_MAX: usize = 64;
+
+/// Bytes of a journal that are read at once.
+pub const JOURNAL_READ_LEN: usize = 64 * 1024;
+
+/// Bytes that are hashed again between two signs of life: far less than a heartbeat's time, even on a
+/// disk that is slow.
+pub const REHASH_STEP_LEN: u64 = 4 * 1024 * 1024;
+
 /// Names tried for a file being received before giving up: leftovers of earlier runs are in the way
 /// of the first few only.
 pub const TEMP_TRIES_MAX: usize = 100;

@@ -59,7 +59,7 @@ impl Ranges {
     }
 
     /// What of `range` is in it, in order.
-    pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    pub fn within(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<'_> {
         let (start, end) = (range.start, range.end);
         let first = self.0.partition_point(|known| known.end <= start);
         let rest = self.0.get(first..).unwrap_or_default().iter();

@@ -10,7 +10,10 @@ mod had;
 mod incoming;
 mod jail;
 mod join;
+mod journal;
 mod pending;
+mod records;
+mod rehash;
 mod temp;
 mod umask;
 
@@ -35,7 +38,9 @@ pub use finish::Event;
 pub use folders::Folders;
 pub use incoming::{Incoming, State};
 pub use join::Joined;
+pub use journal::Journal;
 pub use pending::Pending;
+pub use records::BootId;
 pub use umask::{Umask, take_umask};
 
 /// Why something was not done in the tree.

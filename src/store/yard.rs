@@ -1,13 +1,18 @@
 //! A store in a folder of its own, for the tests of this module.
 
-use std::fs;
+use std::fs::{self, File};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{Folders, OnExisting, State, Store, take_umask};
+use super::records::blocks;
+use super::{BootId, Folders, Journal, OnExisting, State, Store, take_umask};
+use crate::digest::{Binding, Checksum};
 use crate::entry::{Attributes, FileMeta, Identity};
+use crate::limits::BLOCK_LEN;
 use crate::path::{RemotePath, TEMP_PREFIX};
 
 pub(super) struct Yard {
@@ -73,4 +78,78 @@ pub(super) fn published() -> State {
 
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+pub(super) const BLOCK: u64 = BLOCK_LEN as u64;
+
+/// Two boots.
+pub(super) const NOW: BootId = [1; 16];
+pub(super) const NEXT: BootId = [2; 16];
+
+/// A file that is being received, and its journal.
+pub(super) struct JournalYard {
+    pub(super) data: File,
+    pub(super) journal: File,
+    pub(super) identity: Identity,
+    pub(super) content: Vec<u8>,
+}
+
+impl JournalYard {
+    pub(super) fn of(size: u64) -> Self {
+        let content = (0..size).map(|offset| (offset % 251) as u8 + 1).collect();
+        let data = tempfile::tempfile().unwrap();
+        data.set_len(size).unwrap();
+        Self { data, journal: tempfile::tempfile().unwrap(), identity: meta(size, 1).identity, content }
+    }
+
+    pub(super) fn create(&self, boot: BootId) -> Journal {
+        Journal::create(self.journal.try_clone().unwrap(), &path("d/a"), &self.identity, boot).unwrap()
+    }
+
+    pub(super) fn open(&self, boot: BootId) -> Option<(Journal, Vec<Range<u64>>)> {
+        let opened = Journal::open(self.journal.try_clone().unwrap(), &path("d/a"), &self.identity, boot).unwrap();
+        opened.map(|(journal, here)| (journal, here.iter().collect()))
+    }
+
+    /// What counts at once, and what does not.
+    pub(super) fn says(&self, boot: BootId) -> Option<[Vec<Range<u64>>; 2]> {
+        self.open(boot).map(|(journal, here)| [here, journal.unsure().iter().collect()])
+    }
+
+    pub(super) fn write(&self, journal: &Journal, range: Range<u64>, checksum: Checksum) {
+        let binding = Binding::of(&range.start.to_be_bytes());
+        let mut digests = Vec::new();
+        for block in blocks(&range) {
+            let (start, len) = (block.start, block.end - block.start);
+            let bytes = &self.content[start as usize..block.end as usize];
+            self.data.write_all_at(bytes, start).unwrap();
+            let is_whole = start == 0 && len == self.identity.size;
+            let (digest, _) = checksum.seal(binding.of_block(start, len, false), start, bytes, is_whole);
+            digests.extend_from_slice(&digest[..checksum.digest_len()]);
+        }
+        journal.note_blocks(range, binding, checksum, &digests).unwrap();
+    }
+
+    pub(super) fn damage(&self, offset: u64) {
+        self.data.write_all_at(&[0], offset).unwrap();
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.journal.metadata().unwrap().len()
+    }
+
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len() as usize];
+        self.journal.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    }
+
+    pub(super) fn put_bytes(&self, bytes: &[u8]) {
+        self.journal.set_len(0).unwrap();
+        self.journal.write_all_at(bytes, 0).unwrap();
+    }
+}
+
+pub(super) fn verified(journal: &mut Journal, data: &File) -> Vec<Range<u64>> {
+    journal.verify(data, &mut || {}).unwrap().iter().collect()
 }
