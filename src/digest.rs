@@ -184,6 +184,13 @@ impl Checksum {
     }
 }
 
+/// The XXH3-128 of `bytes` in two halves, the high one first: a name that they always get.
+#[must_use]
+pub fn name_of(bytes: &[u8]) -> [u64; 2] {
+    let name = XxHash3_128::oneshot(bytes);
+    [(name >> 64) as u64, name as u64]
+}
+
 /// XXH3-64 with a seed: what frames carry as a check.
 #[must_use]
 pub fn check(bytes: &[u8], seed: u64) -> u64 {

@@ -419,8 +419,8 @@ fn add_zeros(subtrees: &mut Subtrees, run: &Run, hole: Range<u64>) {
 /// One verified block.
 #[derive(Debug)]
 pub enum Block<'a> {
-    /// These bytes, at this offset.
-    Data(u64, &'a [u8]),
+    /// At this offset these bytes, found good by this digest.
+    Data(u64, &'a [u8], &'a [u8]),
     /// Nothing in this range.
     Hole(Range<u64>),
 }
@@ -484,7 +484,7 @@ pub fn blocks_to_file(
             } else if let Some(take) = &mut take
                 && len <= left
             {
-                take(if is_hole { Block::Hole(offset..offset + len) } else { Block::Data(offset, data) });
+                take(if is_hole { Block::Hole(offset..offset + len) } else { Block::Data(offset, data, &digest[..digest_len]) });
                 times.file += between.elapsed();
             }
         }

@@ -331,7 +331,7 @@ fn payloads() -> Vec<Payload> {
 fn take(mut bytes: &[u8], run: &Run) -> (io::Result<Ended>, Vec<(u64, Vec<u8>)>) {
     let mut blocks = Vec::new();
     let mut take = |block: Block<'_>| match block {
-        Block::Data(offset, data) => blocks.push((offset, data.to_vec())),
+        Block::Data(offset, data, _) => blocks.push((offset, data.to_vec())),
         Block::Hole(range) => blocks.push((range.start, vec![0; usize::try_from(range.end - range.start).unwrap()])),
     };
     let ended = pump::blocks_to_file(&mut Inbox::default(), &mut bytes, run, &mut Times::default(), Some(&mut take));

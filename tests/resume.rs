@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use common::judge::*;
+use common::link::Link;
 use common::sender::*;
 use common::*;
 
@@ -33,6 +34,49 @@ fn files_in(top: &Path) -> usize {
         Err(_) => 0,
     };
     entries.flatten().map(count).sum()
+}
+
+/// The large file alone, as it is received.
+fn incoming_bytes(top: &Path) -> u64 {
+    let entries = fs::read_dir(top).into_iter().flatten().flatten();
+    let is_journal = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().ends_with(b"j");
+    let journals = entries.filter(is_journal).map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()));
+    // A journal has 16 bytes for each block of 64 KiB.
+    journals.sum::<u64>() / 16 * 65_536
+}
+
+// E05, E07
+#[test]
+fn the_same_command_again_sends_no_more_than_what_was_not_confirmed() {
+    for killed in ["send", "recv", "both"] {
+        let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
+        let size = 24_000_000;
+        write(&source.path().join("large"), noise(size, 1));
+        let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
+        let flags = ["--length", "1M", "--bwlimit", "20M", "--retry_for", "1s"];
+        let sender = Sender::start(&mut send_to(recv.port, source.path(), "in", &flags));
+        wait_until("half of it has come", || incoming_bytes(&recv.path("in")) > size as u64 / 2);
+        if killed != "send" {
+            recv.process.signal("KILL");
+            recv.process.wait();
+        }
+        if killed != "recv" {
+            drop(sender);
+        } else {
+            assert_eq!(sender.wait().code, Some(1));
+        }
+        if killed != "send" {
+            (recv, _) = recv_with_key(root.path(), state.path(), recv.port);
+        }
+        let link = Link::to(recv.port);
+        let ended = Ended::of(&mut send_to(link.port, source.path(), "in", &["--length", "1M"])).expect(0);
+        assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
+        let (sent, resumed) = (link.forth(), ended.number("resumed_bytes"));
+        // A connection holds one range that is not confirmed.
+        assert!(resumed > size as u64 / 3, "{killed}: {resumed}");
+        assert!(sent < size as u64 - resumed + 100_000, "{killed}: {sent} {resumed}");
+        assert_eq!(leftovers(root.path()), [""; 0]);
+    }
 }
 
 // E07

@@ -125,7 +125,7 @@ pub fn payloads(bytes: &[u8]) {
         let (mut left, mut at) = (bytes, range.start);
         let mut take = |block: Block<'_>| {
             let taken = match block {
-                Block::Data(offset, data) => offset..offset + data.len() as u64,
+                Block::Data(offset, data, _) => offset..offset + data.len() as u64,
                 Block::Hole(range) => range,
             };
             assert!(taken.start == at && taken.end >= at && taken.end <= range.end, "{taken:?} after {at}");

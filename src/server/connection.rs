@@ -93,6 +93,12 @@ impl Answering {
     }
 }
 
+impl handlers::Beating for Answering {
+    fn beat(&mut self) {
+        let _ = self.reply(&Reply::Heartbeat).and_then(|()| self.send_answers());
+    }
+}
+
 impl io::Read for Answering {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.send_answers()?;

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::session::Session;
 use crate::digest::Digest;
 use crate::entry::{Entry, Identity, Kind};
-use crate::limits::{JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
+use crate::limits::{HEARTBEAT, JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
 use crate::net::{self, Peer};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
@@ -167,10 +167,16 @@ pub(super) struct Receiver<'a> {
     pub(super) folders: &'a mut Folders,
 }
 
+/// A stream whose other end can be told that work goes on.
+pub(super) trait Beating: io::Read {
+    /// Tells it. A stream that fails is noticed later.
+    fn beat(&mut self);
+}
+
 impl Receiver<'_> {
     /// Takes the payload that follows, from `inbox` and then from `stream`. Whatever is wrong with the
     /// file, the stream is at the next frame afterwards.
-    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl io::Read, put: &Put) -> Result<Reply, Ending> {
+    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl Beating, put: &Put) -> Result<Reply, Ending> {
         let size = put.file.identity.size;
         let run = Run {
             range: put.range.clone(),
@@ -181,7 +187,7 @@ impl Receiver<'_> {
         };
         let mut times = Times::default();
         let before = Instant::now();
-        let found = self.find(put);
+        let found = self.find(put, stream);
         times.file += before.elapsed();
         let answer = match found {
             Ok((incoming, path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
@@ -200,7 +206,7 @@ impl Receiver<'_> {
 
     /// The file that a range belongs to, and its path; or what is answered once the range was read
     /// and dropped.
-    fn find(&mut self, put: &Put) -> Result<(Arc<Incoming>, RemotePath), Answer> {
+    fn find(&mut self, put: &Put, stream: &mut impl Beating) -> Result<(Arc<Incoming>, RemotePath), Answer> {
         let (session, identity) = (self.session, &put.file.identity);
         let Some(_open) = session.finish.hold_open() else { return Err(too_late()) };
         if session.open.is_dry {
@@ -215,7 +221,14 @@ impl Receiver<'_> {
             let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok((Arc::new(incoming), path));
         }
-        match self.store.join(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))? {
+        let mut spoke = Instant::now();
+        let mut going = || {
+            if spoke.elapsed() >= HEARTBEAT {
+                stream.beat();
+                spoke = Instant::now();
+            }
+        };
+        match self.store.join(self.folders, &path, &put.file, on_existing, &mut going).map_err(|error| refused(&error))? {
             Joined::Incoming(incoming) => {
                 session.keep(&path, &incoming);
                 Ok((incoming, path))
@@ -231,12 +244,18 @@ fn take(
     times: &mut Times,
 ) -> io::Result<Reply> {
     let mut failed = None;
+    let mut blocks = incoming.begin_blocks(run.binding, run.checksum);
     let mut write = |block: Block<'_>| {
-        if let (Block::Data(offset, bytes), None) = (block, &failed) {
-            failed = incoming.write_at(offset, bytes).err();
+        if failed.is_none() {
+            failed = match block {
+                Block::Data(offset, bytes, digest) => blocks.write(offset, bytes, digest).err(),
+                Block::Hole(range) => blocks.leave_hole(range).err(),
+            };
         }
     };
-    let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write))?;
+    let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write));
+    drop(blocks);
+    let ended = ended?;
     let before = Instant::now();
     let Some(_open) = session.finish.hold_open() else { return Ok(Reply::Answer(too_late())) };
     let noted = match (failed, ended) {

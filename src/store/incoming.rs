@@ -16,8 +16,9 @@ use rustix::io::Errno;
 use super::attributes::{self, Notes};
 use super::folders::{Folder, name_of};
 use super::join::Shared;
+use super::kept::{self, Kept};
 use super::temp::{Begun, Creation, TempName};
-use super::{Error, Folders, OnExisting, Store, aside, jail, lock, refusal};
+use super::{Error, Folders, Journal, OnExisting, Store, aside, jail, lock, refusal};
 use crate::entry::{FileMeta, Identity};
 use crate::path::RemotePath;
 use crate::ranges::Ranges;
@@ -71,6 +72,8 @@ pub struct Incoming {
     phase: RwLock<Phase>,
     voided: AtomicBool,
     shared: Option<Arc<Shared>>,
+    /// What stays of it when whoever brings it goes away.
+    kept: Option<Kept>,
 }
 
 impl Store {
@@ -92,8 +95,9 @@ impl Incoming {
     pub(super) fn new(
         path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, begun: Begun, shared: Option<Arc<Shared>>,
     ) -> Self {
-        let Begun { folder, temp, file, late_mode } = begun;
-        let (ranges, end, phase) = (Mutex::default(), AtomicU64::new(0), RwLock::new(Phase::Open));
+        let Begun { folder, temp, file, late_mode, kept } = begun;
+        let (kept, here) = kept.map_or((None, Ranges::default()), |(kept, here)| (Some(kept), here));
+        let (ranges, end, phase) = (Mutex::new(here), AtomicU64::new(0), RwLock::new(Phase::Open));
         let (path, meta) = (path.clone(), meta.clone());
         let voided = AtomicBool::new(false);
         Self {
@@ -110,6 +114,7 @@ impl Incoming {
             phase,
             voided,
             shared,
+            kept,
         }
     }
 
@@ -143,6 +148,39 @@ impl Incoming {
             self.abandon();
             Error::Io { path: self.path.clone(), act: "write", source }
         })
+    }
+
+    /// Leaves a hole; makes one where something was.
+    pub(super) fn leave_hole(&self, range: Range<u64>) -> Result<(), Error> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let cleared = {
+            let _open = self.hold_open()?;
+            kept.clear(&self.file, range.start, range.end.saturating_sub(range.start))
+        };
+        cleared.map_err(|errno| refusal(&self.path, "make a hole in", errno))?;
+        self.note_in_journal(|journal| journal.note_hole(range));
+        Ok(())
+    }
+
+    /// Notes what came, for whoever goes on with it.
+    pub(super) fn note_in_journal(&self, note: impl FnOnce(&Journal) -> Result<(), Error>) {
+        // Once it has ended another may have the journal.
+        if let (Some(kept), Ok(_open)) = (&self.kept, self.hold_open()) {
+            kept.note(note);
+        }
+    }
+
+    /// What of it was found to be there already.
+    pub(super) fn find(&self, good: &Ranges) {
+        let mut ranges = lock(&self.ranges);
+        for range in good.iter() {
+            // One piece too many is sent again.
+            let _ = ranges.insert(range);
+        }
+    }
+
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
     }
 
     /// All of `range` is there now, written or a hole. Publishes the file if that was the last.
@@ -183,18 +221,23 @@ impl Incoming {
         self.phase() == Phase::Published
     }
 
-    /// Ends it unpublished: no byte is written any more, and it is gone.
+    /// Ends it unpublished: no byte is written any more. What its journal says stays on the disk for
+    /// whoever brings the rest; without one it is gone.
     pub fn abandon(&self) {
+        self.end_unpublished(self.kept.as_ref().is_some_and(Kept::says_something));
+    }
+
+    fn end_unpublished(&self, stays: bool) {
         let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
         if *phase == Phase::Open {
-            self.end_as_abandoned(&mut phase);
+            self.end_as_abandoned(&mut phase, stays);
         }
     }
 
     /// Ends it because its source changed: whoever still brings a piece of it is told so.
     pub fn void(&self) {
         self.voided.store(true, Ordering::Relaxed);
-        self.abandon();
+        self.end_unpublished(false);
     }
 
     /// Was it ended because its source changed?
@@ -203,11 +246,15 @@ impl Incoming {
         self.voided.load(Ordering::Relaxed)
     }
 
-    fn end_as_abandoned(&self, phase: &mut Phase) {
+    fn end_as_abandoned(&self, phase: &mut Phase, stays: bool) {
         *phase = Phase::Abandoned;
-        let _ = jail::remove(self.folder.as_fd(), self.temp.as_name());
-        // Whoever still holds it would hold its room as well.
-        let _ = rustix::fs::ftruncate(&self.file, 0);
+        if stays {
+            Kept::unlock(&self.file);
+        } else {
+            kept::remove(self.folder.as_fd(), self.temp, self.kept.is_some());
+            // Whoever still holds it would hold its room as well.
+            let _ = rustix::fs::ftruncate(&self.file, 0);
+        }
         self.leave();
     }
 
@@ -232,7 +279,7 @@ impl Incoming {
                 Ok(State::Published { note })
             }
             Err(error) => {
-                self.end_as_abandoned(&mut phase);
+                self.end_as_abandoned(&mut phase, self.kept.as_ref().is_some_and(Kept::says_something));
                 Err(error)
             }
         }
@@ -256,6 +303,9 @@ impl Incoming {
             }
             refusal(&self.path, "publish", errno)
         })?;
+        if let Some(kept) = &self.kept {
+            kept.forget(folder);
+        }
         Ok(notes.into_text())
     }
 

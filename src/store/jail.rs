@@ -68,14 +68,19 @@ pub(super) fn create_file(root: BorrowedFd<'_>, path: &RemotePath, mode: u32) ->
 }
 
 /// Creates a file with a name of its own in an open folder, where there was none of that name.
-pub(super) fn create_child(above: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<File, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+pub(super) fn create_child(above: BorrowedFd<'_>, name: &OsStr, access: OFlags, mode: u32) -> Result<File, Errno> {
+    let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(above, name, flags, Mode::from_raw_mode(mode)).map(File::from)
 }
 
 /// Opens what has this name in an open folder, for reading. Waits for nobody, follows no link.
 pub(super) fn open_child_file(above: BorrowedFd<'_>, name: &OsStr) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open_child_for(above, name, OFlags::RDONLY)
+}
+
+/// The same for any access.
+pub(super) fn open_child_for(above: BorrowedFd<'_>, name: &OsStr, access: OFlags) -> Result<File, Errno> {
+    let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     rustix::fs::openat(above, name, flags, Mode::empty()).map(File::from)
 }
 

@@ -4,18 +4,16 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
 use std::ptr;
 use std::sync::{Arc, Mutex, Weak};
 
-use rustix::fs::{FallocateFlags, FlockOperation, FsWord};
+use rustix::fs::{FallocateFlags, FsWord};
 use rustix::io::Errno;
 
-use super::folders::Folder;
-use super::temp::{Begun, Creation, TempName};
-use super::{Error, Folders, Incoming, OnExisting, Store, had, incoming, jail, lock, refusal};
+use super::temp::Creation;
+use super::{Error, Folders, Incoming, OnExisting, Store, had, incoming, kept, lock, refusal};
 use crate::entry::{FileMeta, Identity};
-use crate::limits::{INCOMING_MAX, TEMP_TRIES_MAX};
+use crate::limits::INCOMING_MAX;
 use crate::path::RemotePath;
 
 /// What whoever brings a piece of a file finds.
@@ -46,20 +44,21 @@ impl Shared {
 }
 
 impl Store {
-    /// Finds or begins a file that comes in several pieces.
+    /// Finds, goes on with or begins a file that comes in several pieces. `going` is called now and then
+    /// where that takes long.
     ///
     /// # Errors
     /// No file can be created in its folder, that can't be had, or there is no room for the file.
     pub fn join(
-        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
+        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, going: &mut dyn FnMut(),
     ) -> Result<Joined, Error> {
         incoming::check(meta, path)?;
         let key = (path.clone(), meta.identity);
-        let incoming = {
+        let (incoming, is_new) = 'found: {
             // Held while the file is created, so that two who come at once get the same one.
             let mut files = lock(&self.shared.0);
             if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
-                return Ok(Joined::Incoming(incoming));
+                break 'found (incoming, false);
             }
             let folder = self.need_folder(folders, path)?;
             if had::has_in(folder.as_fd(), path, &meta.identity, &meta.attributes)? {
@@ -68,67 +67,21 @@ impl Store {
             if files.len() >= INCOMING_MAX {
                 return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
             }
-            let begun = self.in_folder(folders, path, "create", |folder| self.begin_shared(folder, meta, &key))?;
+            let begun = self.in_folder(folders, path, "create", |folder| {
+                kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
+            })?;
             let incoming = Arc::new(Incoming::new(path, meta, on_existing, begun, Some(Arc::clone(&self.shared))));
             files.insert(key, Arc::downgrade(&incoming));
-            incoming
+            (incoming, true)
         };
-        let room = if meta.is_sparse { 0 } else { meta.identity.size };
-        if let Err(errno) = incoming.set_len().and_then(|()| reserve(incoming.file(), room)) {
+        let room = if meta.is_sparse || !is_new { 0 } else { meta.identity.size };
+        if is_new && let Err(errno) = incoming.set_len().and_then(|()| reserve(incoming.file(), room)) {
             incoming.abandon();
             return Err(refusal(path, "reserve room for", errno));
         }
+        incoming.make_ready(going).inspect_err(|_| incoming.abandon())?;
         Ok(Joined::Incoming(incoming))
     }
-
-    /// Creates the file under the name that belongs to its key, so that what an earlier process left
-    /// of it makes room, or under a name of its own if another process is at it.
-    fn begin_shared(&self, folder: &Arc<Folder>, meta: &FileMeta, key: &Key) -> Result<Begun, Errno> {
-        let (temp, creation) = (TempName::of(key), Creation::new(folder, meta));
-        for _ in 0..TEMP_TRIES_MAX {
-            match creation.create(temp) {
-                Err(Errno::EXIST) if !remove_leftover(folder.as_fd(), temp)? => break,
-                Err(Errno::EXIST) => {}
-                created => {
-                    let begun = created?;
-                    if lock_file(&begun.file)? {
-                        return Ok(begun);
-                    }
-                }
-            }
-        }
-        creation.create_as(|| self.temp_names.next())
-    }
-}
-
-/// Removes what has a temporary name, if no process holds it; false if one does.
-fn remove_leftover(folder: BorrowedFd<'_>, temp: TempName) -> Result<bool, Errno> {
-    let file = match jail::open_child_file(folder, temp.as_name()) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(true),
-        // Nothing that this program made: let it be.
-        Err(_) => return Ok(false),
-    };
-    if lock_file(&file)? {
-        // Nobody else removes or renames it while it is locked.
-        match jail::remove(folder, temp.as_name()) {
-            Err(Errno::NOENT) | Ok(()) => {}
-            Err(_) => return Ok(false),
-        }
-    } else if jail::look_at(file.as_fd())?.stx_nlink > 0 {
-        return Ok(false);
-    }
-    Ok(true)
-}
-
-/// Makes a file this process's own, as long as it is open; false if it is another's, or was removed.
-fn lock_file(file: &File) -> Result<bool, Errno> {
-    // On a file system without locks two processes that receive the same file at once are not told
-    // apart: one of them fails when it publishes.
-    if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
-        return Ok(false);
-    }
-    Ok(jail::look_at(file.as_fd())?.stx_nlink > 0)
 }
 
 /// Makes sure at the start that there is room for all of a file.
@@ -165,11 +118,12 @@ mod tests {
     use std::thread;
 
     use super::super::State;
+    use super::super::temp::TempName;
     use super::super::yard::{Yard, is_root, leftovers, meta, path, published};
     use super::*;
 
     fn join_in(store: &Store, name: &str, meta: &FileMeta) -> Result<Joined, Error> {
-        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace)
+        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace, &mut || ())
     }
 
     fn incoming(store: &Store, name: &str, meta: &FileMeta) -> Arc<Incoming> {
@@ -224,12 +178,13 @@ mod tests {
     fn what_an_earlier_process_left_makes_room_and_what_a_living_one_has_does_not() {
         let yard = Yard::new();
         let meta = meta(4, 1);
-        fs::write(yard.at(TempName::of(&(path("a"), meta.identity)).as_name()), "left over").unwrap();
+        fs::write(yard.at(TempName::of(&path("a"), &meta.identity).as_name()), "left over").unwrap();
         let ours = incoming(&yard.store, "a", &meta);
-        assert_eq!(leftovers(&yard.at("")).len(), 1);
+        // The file and its journal.
+        assert_eq!(leftovers(&yard.at("")).len(), 2);
         let another = Store::open(&yard.at(""), super::super::take_umask()).unwrap();
         let theirs = incoming(&another, "a", &meta);
-        assert_eq!(leftovers(&yard.at("")).len(), 2);
+        assert_eq!(leftovers(&yard.at("")).len(), 3);
         for (incoming, content) in [(ours, b"ours"), (theirs, b"them")] {
             incoming.write_at(0, content).unwrap();
             assert_eq!(incoming.note(0..4).unwrap(), published());
@@ -255,7 +210,7 @@ mod tests {
                         Some(next.fetch_add(1, Ordering::Relaxed) as u64).filter(|number| *number < 2 * count)
                     {
                         let number = number % count;
-                        let joined = yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace).unwrap();
+                        let joined = yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace, &mut || ()).unwrap();
                         let Joined::Incoming(incoming) = joined else { continue };
                         let written = incoming.write_at(number * piece, &vec![number as u8; piece as usize]);
                         assert!(written.is_ok() || incoming.is_published());

@@ -3,6 +3,7 @@
 
 mod aside;
 mod attributes;
+mod blocks;
 mod created;
 mod finish;
 mod folders;
@@ -11,6 +12,7 @@ mod incoming;
 mod jail;
 mod join;
 mod journal;
+mod kept;
 mod pending;
 mod records;
 mod rehash;
@@ -34,6 +36,7 @@ use join::Shared;
 use temp::TempNames;
 
 pub use aside::OnExisting;
+pub use blocks::Blocks;
 pub use finish::Event;
 pub use folders::Folders;
 pub use incoming::{Incoming, State};
@@ -80,6 +83,7 @@ pub struct Store {
     umask: Umask,
     created: Mutex<Created>,
     temp_names: TempNames,
+    boot: BootId,
     shared: Arc<Shared>,
     /// What the first sync that failed said.
     sync_failed: OnceLock<Errno>,
@@ -102,6 +106,7 @@ impl Store {
             umask,
             created: Mutex::default(),
             temp_names: TempNames::default(),
+            boot: records::this_boot(),
             shared: Arc::default(),
             sync_failed: OnceLock::new(),
         })

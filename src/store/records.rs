@@ -1,6 +1,7 @@
 //! What a journal says, as bytes: a header, and records of which each is chained to the one before it;
 //! and what it all comes to. docs/JOURNAL.md has the format.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::iter;
 use std::ops::Range;
 
@@ -13,6 +14,23 @@ use crate::ranges::Ranges;
 /// Which start of this machine it was: what was written before another one may never have reached the
 /// disk.
 pub type BootId = [u8; 16];
+
+/// The present boot's. Where the system does not say, each process has its own: what others wrote is
+/// hashed again.
+pub(super) fn this_boot() -> BootId {
+    #[allow(clippy::disallowed_methods, reason = "no file of a tree")]
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    match u128::from_str_radix(&digits, 16) {
+        Ok(number) if digits.len() == 32 => number.to_be_bytes(),
+        _ => {
+            let half = || RandomState::new().hash_one(()).to_be_bytes();
+            let mut own = [0; 16];
+            own.iter_mut().zip(half().into_iter().chain(half())).for_each(|(place, byte)| *place = byte);
+            own
+        }
+    }
+}
 
 const MAGIC: &[u8; 4] = b"PTFJ";
 

@@ -3,22 +3,29 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::hash::{BuildHasher as _, DefaultHasher, Hash, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::attributes::MODE_MASK;
 use super::folders::Folder;
 use super::jail;
-use crate::entry::FileMeta;
+use super::kept::Kept;
+use crate::digest;
+use crate::entry::{FileMeta, Identity};
 use crate::limits::TEMP_TRIES_MAX;
-use crate::path::TEMP_PREFIX;
+use crate::path::{RemotePath, TEMP_PREFIX};
+use crate::ranges::Ranges;
 
 /// Permission to write for the owner.
 const OWNER_WRITES: u32 = 0o200;
+
+/// Permission to read.
+const OWNER_READS: u32 = 0o400;
 
 /// A name that no path may have: the prefix and 32 hex digits, whatever the name that it stands in
 /// for.
@@ -40,17 +47,34 @@ impl TempName {
         Self(name)
     }
 
-    /// The name that `value` always gets, on this machine: what an earlier process left under it is
-    /// found again.
-    pub(super) fn of(value: &impl Hash) -> Self {
-        let half = |seed: u64| {
-            let mut hasher = DefaultHasher::new();
-            (seed, value).hash(&mut hasher);
-            hasher.finish()
-        };
-        Self::new(half(0), half(1))
+    /// The name that this state of a file always gets: what an earlier process left under it is found
+    /// again.
+    pub(super) fn of(path: &RemotePath, identity: &Identity) -> Self {
+        let Identity { size, mtime: (seconds, nanoseconds), tag } = identity;
+        let state = [&size.to_be_bytes()[..], &seconds.to_be_bytes(), &nanoseconds.to_be_bytes(), tag, path.as_bytes()];
+        let [high, low] = digest::name_of(&state.concat());
+        Self::new(high, low)
     }
 
+    /// The name of the journal beside it.
+    pub(super) fn journal(&self) -> JournalName {
+        let mut name = [JOURNAL_SUFFIX; JOURNAL_NAME_LEN];
+        name.iter_mut().zip(&self.0).for_each(|(place, byte)| *place = *byte);
+        JournalName(name)
+    }
+
+    pub(super) fn as_name(&self) -> &OsStr {
+        OsStr::from_bytes(&self.0)
+    }
+}
+
+/// A temporary name with one letter more.
+pub(super) struct JournalName([u8; JOURNAL_NAME_LEN]);
+
+const JOURNAL_NAME_LEN: usize = TEMP_NAME_LEN + 1;
+const JOURNAL_SUFFIX: u8 = b'j';
+
+impl JournalName {
     pub(super) fn as_name(&self) -> &OsStr {
         OsStr::from_bytes(&self.0)
     }
@@ -81,11 +105,14 @@ pub(super) struct Begun {
     pub(super) temp: TempName,
     pub(super) file: File,
     pub(super) late_mode: Option<u32>,
+    /// Its journal, if it has one, and what that says is there.
+    pub(super) kept: Option<(Kept, Ranges)>,
 }
 
 /// How a temporary file is created.
 pub(super) struct Creation<'a> {
     folder: &'a Arc<Folder>,
+    access: OFlags,
     mode: u32,
     late_mode: Option<u32>,
 }
@@ -95,7 +122,18 @@ impl<'a> Creation<'a> {
         let mode = u32::from(meta.attributes.mode) & MODE_MASK;
         // Extended attributes are put only on what may be written to.
         let is_late = !folder.keeps_modes || (!meta.attributes.xattrs.is_empty() && mode & OWNER_WRITES == 0);
-        Self { folder, mode: if is_late { mode | OWNER_WRITES } else { mode }, late_mode: is_late.then_some(mode) }
+        let (first_mode, late_mode) = if is_late { (mode | OWNER_WRITES, Some(mode)) } else { (mode, None) };
+        Self { folder, access: OFlags::WRONLY, mode: first_mode, late_mode }
+    }
+
+    /// Of a file that may be read back, and be opened again by another process.
+    pub(super) fn kept(folder: &'a Arc<Folder>, meta: &FileMeta) -> Self {
+        let mode = u32::from(meta.attributes.mode) & MODE_MASK;
+        Self { folder, access: OFlags::RDWR, mode: OWNER_READS | OWNER_WRITES, late_mode: Some(mode) }
+    }
+
+    pub(super) fn folder(&self) -> &'a Arc<Folder> {
+        self.folder
     }
 
     /// Creates it under the first name that is free.
@@ -111,24 +149,31 @@ impl<'a> Creation<'a> {
     }
 
     pub(super) fn create(&self, temp: TempName) -> Result<Begun, Errno> {
-        let file = jail::create_child(self.folder.as_fd(), temp.as_name(), self.mode)?;
-        Ok(Begun { folder: Arc::clone(self.folder), temp, file, late_mode: self.late_mode })
+        let file = jail::create_child(self.folder.as_fd(), temp.as_name(), self.access, self.mode)?;
+        Ok(self.begun(temp, file, None))
+    }
+
+    pub(super) fn begun(&self, temp: TempName, file: File, kept: Option<(Kept, Ranges)>) -> Begun {
+        Begun { folder: Arc::clone(self.folder), temp, file, late_mode: self.late_mode, kept }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::yard::{meta, path};
     use super::*;
-    use crate::path::{PathError, RemotePath};
+    use crate::path::PathError;
 
     #[test]
     fn a_temporary_name_is_one_that_no_path_may_have() {
         let names = TempNames::default();
+        let of = |name, tag| TempName::of(&path(name), &meta(3, tag).identity);
         let (one, other) = (names.next(), names.next());
-        assert!(one != other && one != TempName::of(&1) && TempName::of(&1) == TempName::of(&1));
-        for name in [one, other, TempName::of(&"x")] {
-            assert_eq!(name.0.len(), TEMP_NAME_LEN);
-            assert_eq!(RemotePath::parse(&name.0), Err(PathError::Reserved));
+        assert!(one != other && one != of("a", 1) && of("a", 1) != of("a", 2) && of("a", 1) != of("b", 1));
+        // Another process, and another version of this program, finds it by this.
+        assert_eq!(of("a", 1).as_name(), ".ptf-62c72348dbfa1f09fe67d826f7d68788");
+        for name in [one.as_name(), other.as_name(), of("x", 1).as_name(), of("x", 1).journal().as_name()] {
+            assert_eq!(RemotePath::parse(name.as_bytes()), Err(PathError::Reserved));
         }
     }
 }

@@ -1,0 +1,203 @@
+//! What stays on the disk of a file that comes in several pieces until it is whole, whoever goes away:
+//! the file under the name that belongs to its path and state, locked by one process, and its journal.
+
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::io::Errno;
+
+use super::folders::Folder;
+use super::temp::{Begun, Creation, TempName};
+use super::{BootId, Error, Incoming, Journal, jail, lock};
+use crate::entry::Identity;
+use crate::limits::{HEARTBEAT, TEMP_TRIES_MAX};
+use crate::path::RemotePath;
+use crate::ranges::Ranges;
+
+/// The journal of an incoming file, and what is known of what it says.
+#[derive(Debug)]
+pub(super) struct Kept {
+    temp: TempName,
+    pub(super) journal: RwLock<Journal>,
+    /// Does the journal say anything? Otherwise there is nothing to keep.
+    says: AtomicBool,
+    /// Was something there before this process? Then a hole may have to be made where something is.
+    was_there: bool,
+    ready: Mutex<Ready>,
+    changed: Condvar,
+}
+
+/// Is known how much of what was there before is good?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ready {
+    No,
+    BeingHashed,
+    Yes,
+}
+
+/// Opens what an earlier process left of the file, or creates it; under a name of its own, which nobody
+/// finds again, if another process is at it.
+pub(super) fn begin(
+    creation: &Creation<'_>, path: &RemotePath, identity: &Identity, boot: BootId, fresh: impl FnMut() -> TempName,
+) -> Result<Begun, Errno> {
+    let (folder, temp) = (creation.folder(), TempName::of(path, identity));
+    for _ in 0..TEMP_TRIES_MAX {
+        let (file, was_there) = match jail::open_child_for(folder.as_fd(), temp.as_name(), OFlags::RDWR) {
+            Ok(file) => (file, true),
+            Err(Errno::NOENT) => match creation.create(temp) {
+                Err(Errno::EXIST) => continue,
+                created => (created?.file, false),
+            },
+            // Nothing that this program made: let it be.
+            Err(_) => break,
+        };
+        match lock_file(&file)? {
+            Locked::Yes => {}
+            Locked::Removed => continue,
+            Locked::ByAnother => break,
+        }
+        let kept = if was_there { Kept::open(folder, temp, path, identity, boot) } else { None };
+        match kept {
+            Some((kept, here)) => return Ok(creation.begun(temp, file, Some((kept, here)))),
+            // It says nothing of what is in the file.
+            None if was_there => remove(folder.as_fd(), temp, true),
+            // Without a journal it can be received all the same, and not be gone on with.
+            None => {
+                let kept = Kept::create(folder, temp, path, identity, boot).map(|kept| (kept, Ranges::default()));
+                return Ok(creation.begun(temp, file, kept));
+            }
+        }
+    }
+    creation.create_as(fresh)
+}
+
+/// Removes a file being received, and its journal, if it has one.
+pub(super) fn remove(folder: BorrowedFd<'_>, temp: TempName, has_journal: bool) {
+    let _ = jail::remove(folder, temp.as_name());
+    if has_journal {
+        let _ = jail::remove(folder, temp.journal().as_name());
+    }
+}
+
+/// Whose is a file?
+enum Locked {
+    /// This process's, as long as it is open here.
+    Yes,
+    ByAnother,
+    /// It has no name any more.
+    Removed,
+}
+
+fn lock_file(file: &File) -> Result<Locked, Errno> {
+    let is_another = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+    // On a file system without locks two processes that receive the same file at once are not told
+    // apart: one of them fails when it publishes.
+    Ok(match jail::look_at(file.as_fd())?.stx_nlink {
+        0 => Locked::Removed,
+        _ if is_another => Locked::ByAnother,
+        _ => Locked::Yes,
+    })
+}
+
+impl Kept {
+    fn open(
+        folder: &Arc<Folder>, temp: TempName, path: &RemotePath, identity: &Identity, boot: BootId,
+    ) -> Option<(Self, Ranges)> {
+        let file = jail::open_child_for(folder.as_fd(), temp.journal().as_name(), OFlags::RDWR).ok()?;
+        let opened = Journal::open(file, path, identity, boot).unwrap_or_else(|error| {
+            tracing::warn!("{error}; it is received from its beginning");
+            None
+        });
+        let (journal, here) = opened?;
+        let ready = if journal.unsure().is_empty() { Ready::Yes } else { Ready::No };
+        let says = !here.is_empty() || ready == Ready::No;
+        Some((Self::new(temp, journal, says, true, ready), here))
+    }
+
+    fn create(folder: &Arc<Folder>, temp: TempName, path: &RemotePath, identity: &Identity, boot: BootId) -> Option<Self> {
+        let name = temp.journal();
+        // Of a file that is gone.
+        let _ = jail::remove(folder.as_fd(), name.as_name());
+        let created = jail::create_child(folder.as_fd(), name.as_name(), OFlags::RDWR, JOURNAL_MODE);
+        let journal = match created {
+            Ok(file) => Journal::create(file, path, identity, boot).map_err(|error| error.to_string()),
+            Err(errno) => Err(errno.to_string()),
+        };
+        match journal {
+            Ok(journal) => Some(Self::new(temp, journal, false, false, Ready::Yes)),
+            Err(error) => {
+                tracing::debug!("{path} has no journal: {error}");
+                let _ = jail::remove(folder.as_fd(), name.as_name());
+                None
+            }
+        }
+    }
+
+    fn new(temp: TempName, journal: Journal, says: bool, was_there: bool, ready: Ready) -> Self {
+        let (journal, says) = (RwLock::new(journal), AtomicBool::new(says));
+        Self { temp, journal, says, was_there, ready: Mutex::new(ready), changed: Condvar::new() }
+    }
+
+    /// Is there anything to go on with?
+    pub(super) fn says_something(&self) -> bool {
+        self.says.load(Ordering::Relaxed)
+    }
+
+    /// Notes by `note` what came. What can't be noted just does not count later.
+    pub(super) fn note(&self, note: impl FnOnce(&Journal) -> Result<(), Error>) {
+        match note(&self.journal.read().unwrap_or_else(PoisonError::into_inner)) {
+            Ok(()) => self.says.store(true, Ordering::Relaxed),
+            Err(error) => tracing::debug!("{error}"),
+        }
+    }
+
+    /// Makes a hole where something else may be.
+    pub(super) fn clear(&self, file: &File, offset: u64, len: u64) -> Result<(), Errno> {
+        if !self.was_there {
+            return Ok(());
+        }
+        rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+    }
+
+    /// Lets another receive the file.
+    pub(super) fn unlock(file: &File) {
+        let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+    }
+
+    /// It has its own name: nothing is left to be known of it.
+    pub(super) fn forget(&self, folder: BorrowedFd<'_>) {
+        let _ = jail::remove(folder, self.temp.journal().as_name());
+    }
+}
+
+/// The journal names what is in a file that its owner alone may read.
+const JOURNAL_MODE: u32 = 0o600;
+
+impl Incoming {
+    /// Finds out what is good of what was there before, if that is not known: by reading it, which may
+    /// take long. Others who bring pieces wait. `going` is called now and then.
+    ///
+    /// # Errors
+    /// It can't be read or written, or can't be brought to the disk.
+    pub(super) fn make_ready(&self, going: &mut dyn FnMut()) -> Result<(), Error> {
+        let Some(kept) = self.kept() else { return Ok(()) };
+        let mut ready = lock(&kept.ready);
+        while *ready == Ready::BeingHashed {
+            ready = kept.changed.wait_timeout(ready, HEARTBEAT).unwrap_or_else(PoisonError::into_inner).0;
+            going();
+        }
+        if *ready == Ready::Yes {
+            return Ok(());
+        }
+        *ready = Ready::BeingHashed;
+        drop(ready);
+        let verified = kept.journal.write().unwrap_or_else(PoisonError::into_inner).verify(self.file(), going);
+        let verified = verified.map(|good| self.find(&good));
+        *lock(&kept.ready) = if verified.is_ok() { Ready::Yes } else { Ready::No };
+        kept.changed.notify_all();
+        verified
+    }
+}
