@@ -153,3 +153,24 @@ fn a_file_of_known_hosts_is_understood_or_refused() {
     let lines = [format!("# comment\n\nhost:9000 {key}\n"), format!("host:9000 {own}\n"), format!("other:1 {key}\n")];
     try_at_random(targets::known_hosts, &lines.map(String::into_bytes));
 }
+
+// B01, B02, B06
+#[test]
+fn a_journal_is_read_up_to_what_is_wrong() {
+    let range = |kind: u8, start: u64, len: u64| [&[kind][..], &start.to_be_bytes(), &len.to_be_bytes()].concat();
+    let blocks = |start, len, more: &[u8]| [&range(1, start, len), &[9; 8][..], more].concat();
+    let after = |size: u8, bodies: &[Vec<u8>]| {
+        let record = |body: &Vec<u8>| [&[u8::try_from(body.len()).unwrap()][..], body].concat();
+        [vec![size], bodies.iter().flat_map(record).collect()].concat()
+    };
+    let (boot, synced) = ([&[4][..], &[8; 16]].concat(), vec![5]);
+    let samples = vec![
+        after(0, &[boot.clone(), synced.clone()]),
+        after(1, &[range(2, 0, 5), range(3, 4, 1), boot.clone(), range(2, 1, 2)]),
+        after(2, &[blocks(65_530, 6, &[&[1][..], &[5; 16]].concat()), range(3, 65_531, 2), range(2, 0, 65_536)]),
+        after(3, &[blocks(0, 65_537, &[&[2][..], &[5; 64]].concat()), boot, synced, blocks(9, 9, &[0])]),
+        after(4, &[range(2, 0, 1 << 40), range(3, 1 << 39, 1), range(2, 1 << 39, 1)]),
+        after(5, &[range(2, 0, 1 << 62), range(2, u64::MAX, 2), range(2, 1 << 62, 1)]),
+    ];
+    try_at_random(targets::journals, &samples);
+}

@@ -5,8 +5,10 @@
 
 use std::fmt::Debug;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 
 use parallel_transfer::digest::{self, Binding, Checksum};
+use parallel_transfer::entry::Identity;
 use parallel_transfer::limits::WIRE_REASON_LEN_MAX;
 use parallel_transfer::net::known_hosts;
 use parallel_transfer::net::tls::Fingerprint;
@@ -15,6 +17,8 @@ use parallel_transfer::protocol::hello::recognise;
 use parallel_transfer::protocol::v2::{pipe, reply, request};
 use parallel_transfer::protocol::{Answer, Decoded, Put, Reply, Request, v1};
 use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
+use parallel_transfer::ranges::Ranges;
+use parallel_transfer::store::Journal;
 use parallel_transfer::ticket::Ticket;
 
 /// The frame that has the first byte as its type and the others as its body: a fuzzer does not guess
@@ -180,5 +184,56 @@ pub fn known_hosts(bytes: &[u8]) {
         Ok(known_hosts::Verdict::Known) => assert!(has_host && text.contains(&found.to_string())),
         Ok(known_hosts::Verdict::Changed { line, .. }) => assert!(has_host && line >= 1),
         Ok(known_hosts::Verdict::Unknown) | Err(_) => {}
+    }
+}
+
+/// The first byte says how large the file is; the others are its journal, or stand behind the header
+/// of that, or are the bodies of records that are right in all else, each behind its length.
+pub fn journals(bytes: &[u8]) {
+    let Some((&size, bytes)) = bytes.split_first() else { return };
+    let size = [0, 5, 70_000, 300_000, 1 << 40, 1 << 62][usize::from(size % 6)];
+    let identity = Identity { size, mtime: (1, 2), tag: [3; 16] };
+    let path = RemotePath::parse(b"d/f").expect("a path");
+    let mut head = [&b"PTFJ\x01"[..], &[7; 16], &size.to_be_bytes(), &1_i64.to_be_bytes(), &2_u32.to_be_bytes()].concat();
+    head.extend_from_slice(&[&[3; 16][..], b"\0\x03d/f"].concat());
+    let mut check = digest::check(&head, 0);
+    head.extend_from_slice(&check.to_be_bytes());
+    let (mut chained, mut rest) = (head.clone(), bytes);
+    while let Some((&len, bodies)) = rest.split_first() {
+        let (body, further) = bodies.split_at(usize::from(len).min(bodies.len()));
+        let record = [&[0, body.len() as u8], body].concat();
+        check = digest::check(&record, check);
+        chained.extend_from_slice(&[&record[..], &check.to_be_bytes()].concat());
+        rest = further;
+    }
+    for journal in [bytes, &[&head[..], bytes].concat(), &chained] {
+        let files = [tempfile::tempfile().expect("a file"), tempfile::tempfile().expect("another")];
+        let [file, data] = &files;
+        file.write_all_at(journal, 0).expect("room in it");
+        data.set_len(size.min(300_000)).expect("room in it");
+        data.write_all_at(b"content", 65_530).expect("room in it");
+        // At the boot that it was begun at, and at another.
+        for boot in [[7; 16], [8; 16]] {
+            let open = || {
+                let opened = Journal::open(file.try_clone().expect("a file"), &path, &identity, boot).expect("it can be read");
+                opened.map(|(journal, here)| (here, journal.unsure().clone(), journal))
+            };
+            let Some((here, unsure, mut read)) = open() else { continue };
+            assert!(here.iter().chain(unsure.iter()).all(|range| range.end <= size && !range.is_empty()));
+            assert!(unsure.iter().all(|range| here.within(&range).next().is_none()), "both sure and not");
+            let len = file.metadata().expect("a file").len();
+            assert!(len >= head.len() as u64 && len <= journal.len() as u64);
+            let (again, still, _) = open().expect("it is still there");
+            assert_eq!((&again, &still), (&here, &unsure));
+            assert_eq!(file.metadata().expect("a file").len(), len);
+            if boot == [8; 16] {
+                let good = read.verify(data, &mut || {}).expect("it can be read and written");
+                assert!(good.iter().all(|range| unsure.covers(&range)), "more than was asked for");
+                let mut all = Ranges::default();
+                here.iter().chain(good.iter()).for_each(|range| all.insert(range).expect("few pieces"));
+                let (found, unsure, _) = open().expect("it is still there");
+                assert!(found == all && unsure.is_empty(), "{found:?} and {unsure:?} instead of {all:?}");
+            }
+        }
     }
 }

@@ -1,0 +1,3 @@
+//! See `journals` in the library: what any bytes must come to.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| parallel_transfer_fuzz::journals(bytes));
