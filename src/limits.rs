@@ -128,6 +128,10 @@ pub const REFUSALS_TIME_MIN: Duration = Duration::from_secs(3);
 /// Connections on which a receiver made no progress on a chunk before it is given up.
 pub const CHUNK_STALLS_MAX: u8 = 5;
 
+/// Files that did not arrive of which a sender remembers that much, 20 MB of them. Beyond it no hard
+/// link is made any more: its file may be one of them.
+pub const LOST_FILES_MAX: usize = 1_000_000;
+
 /// Failed entries whose names the summary keeps. All are counted, and all are logged.
 pub const FAILURES_KEPT_MAX: usize = 1000;
 

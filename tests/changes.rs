@@ -344,16 +344,6 @@ const CHANGES: [Change; 6] = [
     }),
 ];
 
-/// Sends a file through a relay that holds it in the middle; there `change` happens.
-fn send_while(recv: &Recv, file: &Path, remote: &str, flags: &[&str], change: impl FnOnce(&Path)) -> Ended {
-    let link = Link::holding(recv.port, 1 << 20);
-    let sender = Sender::start(&mut send_to(link.port, file, remote, flags));
-    link.wait_until_it_holds();
-    change(file);
-    link.release();
-    sender.wait()
-}
-
 /// In one range, which is in the middle of being read; in ranges of which some were confirmed.
 const CUTS: [&[&str]; 3] = [
     &["--plain", "--length", "64M", "--process_num", "1", "--thread_num", "1"],

@@ -1,9 +1,13 @@
 //! The control connection of a job whose files are published whole: opens the session, asks what is
 //! there already, describes folders and links, and at the end asks for the rest.
+//!
+//! A hard link is described when all files are settled: one whose file did not arrive would be made to
+//! whatever has that file's name at the receiver.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -28,6 +32,7 @@ use crate::progress::Progress;
 use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
 use crate::pump::{Inbox, Outbox};
 use crate::stop::Stop;
+use crate::store::Pending;
 
 /// Who speaks on the control connection.
 pub(super) struct Announcer<'a> {
@@ -71,6 +76,8 @@ pub(super) struct Line<'a> {
     /// Files to be queued, and files to ask for.
     files: Vec<Sending>,
     batch: Batch,
+    /// Hard links, until all files are settled: a million of them need no memory.
+    held: Pending,
     /// The job's folder was not there before: no need to ask what is in it.
     is_new: bool,
     is_known: bool,
@@ -104,6 +111,7 @@ impl<'a> Announcer<'a> {
             asked: VecDeque::new(),
             files: Vec::new(),
             batch: Batch::default(),
+            held: Pending::default(),
             is_new: false,
             is_known: false,
             lost: 0,
@@ -302,6 +310,11 @@ impl<'a> Announcer<'a> {
                     self.ask(line)?;
                 }
             }
+            Kind::HardLink { .. } if self.dry.is_none() => {
+                if let Err(error) = line.held.add(&entry) {
+                    leave_out(self.progress, &entry.path, &error.to_string());
+                }
+            }
             kind => match self.dry {
                 None => self.send(line, Asked::Entry(Entry { kind, ..entry }))?,
                 Some(_) if matches!(kind, Kind::Directory { .. }) => {}
@@ -387,12 +400,52 @@ impl<'a> Announcer<'a> {
         }
     }
 
-    /// Ends the session: has links made and folders given their attributes, and hears what is missing.
+    /// Ends the session when all files are settled: has links made and folders given their attributes,
+    /// and hears what is missing.
     ///
     /// # Errors
-    /// As [`Announcer::run`].
+    /// As [`Announcer::run`]; what was kept on this machine can't be read back.
     pub(super) fn finish(&self, line: &mut Line<'a>) -> anyhow::Result<Totals> {
+        let (held, mut taken) = (std::mem::take(&mut line.held), 0);
+        self.persist(line, |line| self.describe_hard_links(line, &held, &mut taken))?;
         self.persist(line, |line| self.ask_to_finish(line))
+    }
+
+    /// Describes the links in `held`, of which `taken` were described over earlier streams.
+    fn describe_hard_links(&self, line: &mut Line<'_>, held: &Pending, taken: &mut u64) -> Result<(), Trouble> {
+        let (mut before, mut described) = (*taken, Ok(()));
+        let read = held.each_link(|link| {
+            if before > 0 {
+                before -= 1;
+                return ControlFlow::Continue(());
+            }
+            *taken += 1;
+            described = self.describe_hard_link(line, link);
+            if described.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        read.map_err(|error| Trouble::Fatal(error.into()))?;
+        described?;
+        line.outbox.flush(&mut *line.stream)?;
+        while !line.asked.is_empty() {
+            self.read_replies(line, true)?;
+        }
+        Ok(())
+    }
+
+    fn describe_hard_link(&self, line: &mut Line<'_>, link: Entry) -> Result<(), Trouble> {
+        if let Kind::HardLink { to } = &link.kind
+            && self.queue.may_have_lost(to)
+        {
+            leave_out(self.progress, &link.path, &format!("{to}, which it is a link to, did not arrive"));
+            return Ok(());
+        }
+        self.send(line, Asked::Entry(link))?;
+        let is_full = line.asked.len() >= WINDOW_FRAMES_MAX;
+        if is_full || line.outbox.waiting_len() >= CREATE_FLUSH_LEN {
+            line.outbox.flush(&mut *line.stream)?;
+            self.read_replies(line, is_full)?;
+        }
+        Ok(())
     }
 
     fn ask_to_finish(&self, line: &mut Line<'_>) -> Result<Totals, Trouble> {

@@ -12,6 +12,7 @@ mod filter;
 mod keep;
 mod links;
 mod live;
+mod lost;
 mod outcome;
 mod plan;
 mod process;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::lost::Lost;
 use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
 use crate::limits::{
@@ -24,6 +25,7 @@ pub(super) struct Queue<'a> {
     terms: Terms<'a>,
     progress: &'a Progress,
     state: Mutex<State>,
+    lost: Lost,
     /// There is work, or there never will be.
     work: Condvar,
     /// There is room.
@@ -83,7 +85,7 @@ impl<'a> Queue<'a> {
     pub(super) fn new(terms: Terms<'a>, progress: &'a Progress) -> Self {
         let new = Condvar::new;
         let terms = Terms { length: terms.length.max(1), ..terms };
-        Self { terms, progress, state: Mutex::default(), work: new(), room: new(), event: new() }
+        Self { terms, progress, state: Mutex::default(), lost: Lost::default(), work: new(), room: new(), event: new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -258,8 +260,10 @@ impl<'a> Queue<'a> {
                 if matches!(outcome, Outcome::Whole(_)) {
                     chunk.file.set_whole();
                 }
-                if let Outcome::Whole(Some(note)) = outcome {
-                    self.fail(&chunk.file, &format!("is there, but {note}"));
+                if let Outcome::Whole(Some(note)) = outcome
+                    && chunk.file.fail()
+                {
+                    super::leave_out(self.progress, &chunk.file.path, &format!("is there, but {note}"));
                 }
                 self.confirm(state, chunk);
             }
@@ -369,8 +373,15 @@ impl<'a> Queue<'a> {
 
     fn fail(&self, file: &Sending, reason: &str) {
         if file.fail() {
+            self.lost.add(&file.path);
             super::leave_out(self.progress, &file.path, reason);
         }
+    }
+
+    /// May the file at `path` not have arrived? To be asked when all is settled.
+    #[must_use]
+    pub(super) fn may_have_lost(&self, path: &RemotePath) -> bool {
+        self.lost.may_have(path)
     }
 
     /// Counts a worker in.

@@ -40,6 +40,22 @@ impl Pending {
         pushed.map_err(|source| Error::Io { path: entry.path.clone(), act: "keep for the end what is known of", source })
     }
 
+    /// Hands the links to `take` in the order they were added, until it has enough.
+    ///
+    /// # Errors
+    /// What was kept can't be read back.
+    pub fn each_link(&self, mut take: impl FnMut(Entry) -> ControlFlow<()>) -> io::Result<()> {
+        let mut is_damaged = false;
+        self.links.read(Order::AsAdded, |record| match decode(record) {
+            Some(entry) => take(entry),
+            None => {
+                is_damaged = true;
+                ControlFlow::Break(())
+            }
+        })?;
+        if is_damaged { Err(damaged()) } else { Ok(()) }
+    }
+
     /// Is there nothing?
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::link::Link;
 use super::mount::can;
 use super::*;
 
@@ -88,6 +89,16 @@ impl Ended {
         }
         ended
     }
+}
+
+/// Sends a file through a relay that holds it in the middle; there `change` happens.
+pub fn send_while(recv: &Recv, file: &Path, remote: &str, flags: &[&str], change: impl FnOnce(&Path)) -> Ended {
+    let link = Link::holding(recv.port, 1 << 20);
+    let sender = Sender::start(&mut send_to(link.port, file, remote, flags));
+    link.wait_until_it_holds();
+    change(file);
+    link.release();
+    sender.wait()
 }
 
 /// The local copy.
