@@ -119,3 +119,15 @@ fn many_links_are_made_once_each_over_a_connection_that_breaks_meanwhile() {
     assert_eq!((file.nlink(), list(&recv.path("in")).len()), (COUNT as u64 + 1, COUNT + 1));
     assert_kept(source.path(), &recv.path("in"), false, |_| false);
 }
+
+#[test]
+fn a_link_that_could_not_be_made_is_not_counted() {
+    let source = linked_tree(100);
+    in_each_way(|way| {
+        for name in ["symlink", "z/c"] {
+            write(&way.target.join(name).join("within"), "in the way");
+        }
+        let ended = Ended::of(&mut way.send(source.path(), &[])).expect_failed(&["symlink", "z/c"], "is a folder");
+        assert_eq!([ended.number("links"), ended.number("files")], [1, 1], "{}: {}", way.name, ended.json);
+    });
+}

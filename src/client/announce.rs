@@ -78,6 +78,8 @@ pub(super) struct Line<'a> {
     batch: Batch,
     /// Hard links, until all files are settled: a million of them need no memory.
     held: Pending,
+    /// Links that the receiver took note of.
+    noted_links: u64,
     /// The job's folder was not there before: no need to ask what is in it.
     is_new: bool,
     is_known: bool,
@@ -112,6 +114,7 @@ impl<'a> Announcer<'a> {
             files: Vec::new(),
             batch: Batch::default(),
             held: Pending::default(),
+            noted_links: 0,
             is_new: false,
             is_known: false,
             lost: 0,
@@ -380,7 +383,7 @@ impl<'a> Announcer<'a> {
             (Some(Asked::Entry(entry)), Reply::Answer(Answer { status: Status::Stored, .. })) => match entry.kind {
                 Kind::Directory { .. } if entry.path.is_root() => {}
                 Kind::Directory { .. } => self.progress.done_directories.add(1),
-                _ => self.progress.done_links.add(1),
+                _ => line.noted_links += 1,
             },
             (Some(Asked::Entry(entry)), Reply::Answer(Answer { reason, .. })) => {
                 leave_out(self.progress, &entry.path, &reason);
@@ -460,6 +463,8 @@ impl<'a> Announcer<'a> {
                 Reply::Missing { path, reason } if missing.len() < FAILURES_KEPT_MAX => missing.push((path, reason)),
                 Reply::Missing { .. } => {}
                 Reply::Finished(totals) => {
+                    // One that was described again over another stream counts twice there.
+                    self.progress.done_links.add(totals.links.min(line.noted_links));
                     for (path, reason) in &missing {
                         leave_out(self.progress, path, reason);
                     }

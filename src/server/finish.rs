@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use super::session::Session;
+use crate::entry::Kind;
 use crate::limits::{FAILURES_KEPT_MAX, HEARTBEAT};
 use crate::path::RemotePath;
 use crate::protocol::{Reply, Totals};
@@ -132,7 +133,7 @@ fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome 
     let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));
     let applied = pending.apply(store, session.on_existing(), &mut |event| {
         match event {
-            Event::Going => {}
+            Event::Made(entry) => session.counts.links.add(u64::from(!matches!(entry.kind, Kind::Directory { .. }))),
             Event::Failed(path, reason) => fail(path, reason),
             // A folder that was there before may be somebody else's.
             Event::Noted(path, _) if *path == session.base && !session.is_new => {}

@@ -134,11 +134,8 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
                 store.make_described_folder(folders, &entry.path)?;
                 session.counts.folders.add(1);
             }
-            Kind::HardLink { to } => {
-                *to = session.base.join(to)?;
-                session.counts.links.add(1);
-            }
-            Kind::Symlink { .. } | Kind::File { .. } => session.counts.links.add(1),
+            Kind::HardLink { to } => *to = session.base.join(to)?,
+            Kind::Symlink { .. } | Kind::File { .. } => {}
         }
         session.pending.lock().unwrap_or_else(PoisonError::into_inner).add(&entry)
     })();

@@ -19,11 +19,11 @@ use crate::entry::{Attributes, Entry, Kind, Time};
 use crate::limits::{PATH_LEN_MAX, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
 
-/// What is told while the end of a job is worked off.
+/// What is told while the end of a job is worked off, once of each entry.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// One more is dealt with.
-    Going,
+    /// This one is there, with all that belongs to it.
+    Made(&'a Entry),
     /// This one could not be made, or not be finished.
     Failed(&'a RemotePath, String),
     /// This one is there, and something could not be put on it.
@@ -53,12 +53,11 @@ fn each(
             return ControlFlow::Break(());
         };
         let mut notes = Notes::default();
-        if let Err(error) = act(&entry, &mut notes) {
-            tell(Event::Failed(&entry.path, error.to_string()));
-        } else if let Some(note) = notes.into_text() {
-            tell(Event::Noted(&entry.path, note));
-        }
-        tell(Event::Going);
+        tell(match (act(&entry, &mut notes), notes.into_text()) {
+            (Err(error), _) => Event::Failed(&entry.path, error.to_string()),
+            (Ok(()), Some(note)) => Event::Noted(&entry.path, note),
+            (Ok(()), None) => Event::Made(&entry),
+        });
         ControlFlow::Continue(())
     })?;
     if is_damaged { Err(pending::damaged()) } else { Ok(()) }
@@ -203,14 +202,14 @@ mod tests {
     fn apply(yard: &Yard, entries: &[Entry], on_existing: OnExisting) -> Vec<String> {
         let mut pending = Pending::default();
         entries.iter().for_each(|entry| pending.add(entry).unwrap());
-        let (mut told, mut going) = (Vec::new(), 0);
+        let (mut told, mut made) = (Vec::new(), 0);
         let applied = pending.apply(&yard.store, on_existing, &mut |event| match event {
-            Event::Going => going += 1,
+            Event::Made(_) => made += 1,
             Event::Failed(path, why) => told.push(format!("{path}: {why}")),
             Event::Noted(path, note) => told.push(format!("{path} noted: {note}")),
         });
         applied.unwrap();
-        assert_eq!(going, entries.len());
+        assert_eq!(made + told.len(), entries.len());
         yard.assert_clean();
         told
     }
