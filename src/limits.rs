@@ -187,6 +187,10 @@ pub const PIPE_WRITE_LEN: usize = 8 * 1024;
 /// Chunks that a child process may hold, whatever its threads could.
 pub const CHILD_CHUNKS_MAX: usize = 2048;
 
+/// Folders of one job that were made for what is in them and not described yet: those that a
+/// description has not caught up with. Further ones stay their owner's alone.
+pub const FOLDERS_MADE_MAX: usize = 100_000;
+
 /// Jobs that a receiver serves at once.
 pub const SESSIONS_MAX: usize = 256;
 

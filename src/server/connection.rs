@@ -17,7 +17,7 @@ use crate::protocol::hello::{self, Dialect};
 use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
-use crate::store::{Folders, Store};
+use crate::store::{Folders, Made, Store};
 
 /// What all connections share.
 #[derive(Clone, Copy)]
@@ -385,8 +385,8 @@ impl<'a> Connection<'a> {
         let base =
             store.resolve_folder(&open.directory).map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
         let is_dry = open.is_dry;
-        let make_base = |base: &RemotePath| {
-            let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base) };
+        let make_base = |base: &RemotePath, made: &Made| {
+            let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
         };
         let (attached, is_known) = sessions.open(open, base, make_base).map_err(Ending::refused)?;
@@ -414,6 +414,7 @@ impl<'a> Connection<'a> {
 
     fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
         self.login_by = None;
+        self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);
         limited.map_err(|error| Ending::broken("a login", &error))

@@ -131,7 +131,7 @@ fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome 
         }
     }
     let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));
-    let applied = pending.apply(store, session.on_existing(), &mut |event| {
+    let applied = pending.apply(store, &session.made, session.on_existing(), &mut |event| {
         match event {
             Event::Made(entry) => session.counts.links.add(u64::from(!matches!(entry.kind, Kind::Directory { .. }))),
             Event::Failed(path, reason) => fail(path, reason),

@@ -129,6 +129,7 @@ pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, 
                 if entry.path.is_root() && !session.is_new {
                     return Ok(());
                 }
+                store.make_described_folder(folders, &entry.path)?;
             }
             Kind::Directory { .. } => {
                 store.make_described_folder(folders, &entry.path)?;

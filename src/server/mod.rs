@@ -92,7 +92,7 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     let only = thread::scope(|scope| {
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
             while !stop.wait(SWEEP_EVERY) {
-                sessions.sweep();
+                sessions.sweep(store);
             }
         })?;
         let only = match config.ticket {
@@ -139,6 +139,7 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         }
         accepted.map(|()| only.map(|only| only.join().unwrap_or_default()))
     })?;
+    sessions.end_all(store);
     Ok(match only {
         Some(None) => Served::Unfinished,
         Some(Some(totals)) if totals.failed > 0 => Served::Partial,

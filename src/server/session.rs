@@ -12,7 +12,7 @@ use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
 use crate::protocol::{Credential, Open, Token, Totals};
 use crate::stop::Stop;
-use crate::store::{Incoming, OnExisting, Pending};
+use crate::store::{Event, Incoming, Made, OnExisting, Pending, Store};
 
 /// All sessions of a receiver.
 #[derive(Debug)]
@@ -35,6 +35,8 @@ pub(super) struct Session {
     pub(super) open: Open,
     /// What waits for the end.
     pub(super) pending: Mutex<Pending>,
+    /// The folders that were made for it and not described.
+    pub(super) made: Arc<Made>,
     /// Files of which something is missing.
     incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
     /// Files whose source changed.
@@ -89,12 +91,18 @@ impl Sessions {
     }
 
     /// Forgets the sessions that nobody works on any more; their unfinished files go with them.
-    pub(super) fn sweep(&self) {
+    pub(super) fn sweep(&self, store: &Store) {
         // The one job that is served is waited for.
         if self.ticket.is_none() {
             let stale: Vec<_> = self.lock().extract_if(|_, session| session.is_stale()).collect();
-            drop(stale);
+            stale.iter().for_each(|(_, session)| session.let_folders_go(store));
         }
+    }
+
+    /// Forgets all sessions, at the end.
+    pub(super) fn end_all(&self, store: &Store) {
+        let all = std::mem::take(&mut *self.lock());
+        all.values().for_each(|session| session.let_folders_go(store));
     }
 
     /// Opens a session, or finds it where it is open already; says which. `make_base` makes the folder
@@ -103,7 +111,7 @@ impl Sessions {
     /// # Errors
     /// There are too many, or one with another folder has this token, or the one job was begun.
     pub(super) fn open(
-        &self, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath) -> Result<bool, String>,
+        &self, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
     ) -> Result<(Attached<'_>, bool), String> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.get(&open.token) {
@@ -118,13 +126,15 @@ impl Sessions {
         if sessions.len() >= SESSIONS_MAX {
             return Err(format!("busy: {SESSIONS_MAX} jobs are being served; try again later"));
         }
-        let is_new = make_base(&base)?;
+        let made = Arc::default();
+        let is_new = make_base(&base, &made)?;
         let token = open.token;
         let session = Arc::new(Session {
             base,
             is_new,
             open,
             pending: Mutex::default(),
+            made,
             incoming: Mutex::default(),
             voided: Mutex::default(),
             counts: Counts::default(),
@@ -225,6 +235,15 @@ impl Session {
     /// Takes all files of which something is missing still.
     pub(super) fn take_incoming(&self) -> Vec<(RemotePath, Arc<Incoming>)> {
         lock(&self.incoming).drain().map(|((path, _), incoming)| (path, incoming)).collect()
+    }
+
+    /// Gives folders that nobody described the usual mode, where no end of the job did.
+    fn let_folders_go(&self, store: &Store) {
+        store.settle(&self.made, &mut |event| {
+            if let Event::Failed(path, why) = event {
+                tracing::warn!("the mode of {path}, made for a job that did not end: {why}");
+            }
+        });
     }
 
     /// Has it come to its end?

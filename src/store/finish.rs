@@ -14,7 +14,7 @@ use super::attributes::{self, MODE_MASK, Notes};
 use super::folders::name_of;
 use super::pending::{self, Order, Spool};
 use super::temp::TempName;
-use super::{Error, Folders, OnExisting, Pending, Store, aside, folder_refusal, jail, refusal};
+use super::{Error, Folders, Made, OnExisting, Pending, Store, aside, folder_refusal, jail, refusal};
 use crate::entry::{Attributes, Entry, Kind, Time};
 use crate::limits::{PATH_LEN_MAX, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -32,14 +32,19 @@ pub enum Event<'a> {
 
 impl Pending {
     /// Makes the links in the order they were added, then puts the folders' attributes on them in the
-    /// reverse order: what is done in a folder changes its time, and its mode may forbid it.
+    /// reverse order: what is done in a folder changes its time, and its mode may forbid it. Last those
+    /// that the job `made` and nobody described get the usual mode.
     ///
     /// # Errors
     /// What was kept can't be read back. What fails for one of them is told as an event.
-    pub fn apply(&self, store: &Store, on_existing: OnExisting, tell: &mut dyn FnMut(Event<'_>)) -> io::Result<()> {
-        let mut folders = Folders::default();
+    pub fn apply(
+        &self, store: &Store, made: &Arc<Made>, on_existing: OnExisting, tell: &mut dyn FnMut(Event<'_>),
+    ) -> io::Result<()> {
+        let mut folders = Folders::of(Arc::clone(made));
         each(&self.links, Order::AsAdded, tell, |entry, notes| store.make_link(&mut folders, entry, on_existing, notes))?;
-        each(&self.folders, Order::Reversed, tell, |entry, notes| store.finish_folder(entry, notes))
+        each(&self.folders, Order::Reversed, tell, |entry, notes| store.finish_folder(entry, notes))?;
+        store.settle(made, tell);
+        Ok(())
     }
 }
 
@@ -203,7 +208,7 @@ mod tests {
         let mut pending = Pending::default();
         entries.iter().for_each(|entry| pending.add(entry).unwrap());
         let (mut told, mut made) = (Vec::new(), 0);
-        let applied = pending.apply(&yard.store, on_existing, &mut |event| match event {
+        let applied = pending.apply(&yard.store, &Arc::default(), on_existing, &mut |event| match event {
             Event::Made(_) => made += 1,
             Event::Failed(path, why) => told.push(format!("{path}: {why}")),
             Event::Noted(path, note) => told.push(format!("{path} noted: {note}")),

@@ -9,7 +9,8 @@ use std::time::Instant;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
-use super::{Error, Store, folder_refusal, jail, refusal};
+use super::made::PRIVATE;
+use super::{Error, Made, Store, folder_refusal, jail, refusal};
 use crate::limits::{FOLDER_TRUSTED_FOR, FOLDERS_MAX};
 use crate::path::RemotePath;
 
@@ -48,6 +49,8 @@ impl Folder {
 pub struct Folders {
     /// The one used last comes first: it is nearly always the next as well.
     slots: Vec<Slot>,
+    /// Those that its job made.
+    made: Arc<Made>,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,12 @@ struct Slot {
 }
 
 impl Folders {
+    /// Those of a connection whose job notes here what is made for it.
+    #[must_use]
+    pub fn of(made: Arc<Made>) -> Self {
+        Self { slots: Vec::new(), made }
+    }
+
     fn get(&mut self, path: &[u8]) -> Option<&Arc<Folder>> {
         let at = self.slots.iter().position(|slot| *slot.path == *path)?;
         if self.slots.get(at)?.found.elapsed() > FOLDER_TRUSTED_FOR {
@@ -104,7 +113,7 @@ impl Store {
             return Ok(folder);
         }
         let parent = parent_of(path)?;
-        self.open_directory(&parent)?;
+        self.open_directory(&parent, Some((&folders.made, PRIVATE)))?;
         let folder = Folder::open(self.root.as_fd(), &parent).map_err(|errno| folder_refusal(&parent, "open", errno))?;
         let folder = Arc::new(folder);
         folders.put(path.split_bytes().0, &folder);
@@ -125,7 +134,7 @@ impl Store {
     }
 
     /// Makes a folder that will get its attributes at the end, those above it as well; tells whether it
-    /// is new. Until the end a new one is its owner's alone, and one that is there lets its owner in.
+    /// is new. Until the end new ones are their owner's alone, and one that is there lets its owner in.
     ///
     /// # Errors
     /// Something that is no folder is there or above, or the system said no.
@@ -137,7 +146,7 @@ impl Store {
         let mut above = None;
         let made = self.in_folder(folders, path, "make", |folder| {
             above = Some(Arc::clone(folder));
-            match jail::make_directory(folder.as_fd(), name, 0o700) {
+            match jail::make_directory(folder.as_fd(), name, PRIVATE) {
                 Err(Errno::EXIST) => Ok(false),
                 made => made.map(|()| true),
             }
@@ -146,6 +155,7 @@ impl Store {
             let there = jail::open_child(above.as_fd(), name).map_err(|errno| folder_refusal(path, "open", errno))?;
             let_owner_in(&there).map_err(|errno| folder_refusal(path, "open", errno))?;
         }
+        folders.made.forget(path);
         Ok(made)
     }
 }
@@ -191,7 +201,7 @@ mod tests {
         assert!(yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap());
         assert!(!yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap());
         assert!(!yard.store.make_described_folder(&mut folders, &RemotePath::root()).unwrap());
-        assert_eq!((mode(&yard, "a"), mode(&yard, "a/b")), (take_umask().of(0o777), 0o700));
+        assert_eq!((mode(&yard, "a"), mode(&yard, "a/b")), (0o700, 0o700));
         for (before, after) in [(0o055, 0o755), (0o000, 0o700), (0o1777, 0o1777), (0o750, 0o750)] {
             fs::set_permissions(yard.at("a/b"), Permissions::from_mode(before)).unwrap();
             yard.store.make_described_folder(&mut folders, &path("a/b")).unwrap();
@@ -217,12 +227,15 @@ mod tests {
     // C17
     #[test]
     fn the_base_is_made_with_its_parents() {
-        let yard = Yard::new();
-        assert!(yard.store.open_base(&path("x/y/z")).unwrap());
-        assert!(!yard.store.open_base(&path("x/y/z")).unwrap());
-        assert!(!yard.store.open_base(&RemotePath::root()).unwrap());
+        let (yard, made) = (Yard::new(), Made::default());
+        assert!(yard.store.open_base(&path("x/y/z"), &made).unwrap());
+        assert!(!yard.store.open_base(&path("x/y/z"), &made).unwrap());
+        assert!(!yard.store.open_base(&RemotePath::root(), &made).unwrap());
         yard.store.create(&path("x/file")).unwrap();
         assert_eq!((mode(&yard, "x/y"), mode(&yard, "x/file")), (take_umask().of(0o777), take_umask().of(0o666)));
+        assert_eq!(mode(&yard, "x/y/z"), 0o700);
+        yard.store.settle(&made, &mut |event| panic!("{event:?}"));
+        assert_eq!(mode(&yard, "x/y/z"), take_umask().of(0o777));
         yard.store.sync().unwrap();
     }
 

@@ -13,6 +13,7 @@ mod jail;
 mod join;
 mod journal;
 mod kept;
+mod made;
 mod pending;
 mod records;
 mod rehash;
@@ -33,6 +34,7 @@ use crate::limits::CREATE_TRIES_MAX;
 use crate::path::{PathError, RemotePath};
 use created::{Created, Key};
 use join::Shared;
+use made::PRIVATE;
 use temp::TempNames;
 
 pub use aside::OnExisting;
@@ -42,6 +44,7 @@ pub use folders::Folders;
 pub use incoming::{Incoming, State};
 pub use join::Joined;
 pub use journal::Journal;
+pub use made::Made;
 pub use pending::Pending;
 pub use records::BootId;
 pub use umask::{Umask, take_umask};
@@ -140,15 +143,19 @@ impl Store {
     /// # Errors
     /// Something else is there, or the system said no.
     pub fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
-        self.open_directory(path).map(drop)
+        self.open_directory(path, None).map(drop)
     }
 
     /// Makes the folder that a job lands in, and those above it; tells whether it is new.
     ///
     /// # Errors
     /// As [`Store::make_directory`].
-    pub fn open_base(&self, path: &RemotePath) -> Result<bool, Error> {
-        self.open_directory(path).map(|(_, is_new)| is_new)
+    pub fn open_base(&self, path: &RemotePath, made: &Made) -> Result<bool, Error> {
+        if let Some((above, _)) = path.split() {
+            // Nothing of the job will be in them: they are as they will be, but that it must get in.
+            self.open_directory(&above, Some((made, self.umask.of(0o777) | PRIVATE)))?;
+        }
+        self.open_directory(path, Some((made, PRIVATE))).map(|(_, is_new)| is_new)
     }
 
     /// Is there no folder at `path`, nor anything else?
@@ -177,8 +184,9 @@ impl Store {
         synced.map_err(|errno| refusal(&RemotePath::root(), "sync", errno))
     }
 
-    /// Opens a folder, making what is missing; tells whether it is new.
-    fn open_directory(&self, path: &RemotePath) -> Result<(OwnedFd, bool), Error> {
+    /// Opens a folder, making what is missing; tells whether it is new. What is made for a job is noted,
+    /// and gets this mode.
+    fn open_directory(&self, path: &RemotePath, job: Option<(&Made, u32)>) -> Result<(OwnedFd, bool), Error> {
         let error = |act, errno: Errno| folder_refusal(path, act, errno);
         if path.is_root() && self.counts_links && jail::is_removed(self.root.as_fd()) {
             return Err(error("open", Errno::NOENT));
@@ -189,15 +197,19 @@ impl Store {
         let mut folder = loop {
             match (jail::open_directory(self.root.as_fd(), &above), above.split()) {
                 (Err(Errno::NOENT), Some((further, name))) => {
-                    missing.push(name.to_owned());
-                    above = further;
+                    let name = name.to_owned();
+                    missing.push((std::mem::replace(&mut above, further), name));
                 }
                 (opened, _) => break opened.map_err(|errno| error("open", errno))?,
             }
         };
         let mut is_new = false;
-        while let Some(name) = missing.pop() {
-            is_new = match jail::make_directory(folder.as_fd(), &name, self.umask.of(0o777)) {
+        while let Some((whole, name)) = missing.pop() {
+            let making = match job {
+                Some((made, mode)) => made.make(folder.as_fd(), &name, whole, mode),
+                None => jail::make_directory(folder.as_fd(), &name, self.umask.of(0o777)),
+            };
+            is_new = match making {
                 Ok(()) => true,
                 Err(Errno::EXIST) => false,
                 Err(errno) => return Err(error("make", errno)),
@@ -227,7 +239,7 @@ impl Store {
             Err(Errno::NOENT | Errno::EXIST) => {}
             Err(errno) => return Err(refusal(path, "create", errno)),
         }
-        let (above, _) = self.open_directory(above)?;
+        let (above, _) = self.open_directory(above, None)?;
         let mut errno = Errno::EXIST;
         // Others may create the same name at the same moment: theirs is set aside as well.
         for _ in 0..CREATE_TRIES_MAX {

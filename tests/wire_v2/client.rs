@@ -302,9 +302,13 @@ fn seal(binding: Binding, offset: u64, len: u64, bytes: &[u8], is_hole: bool) ->
 }
 
 pub(crate) fn describe(name: &str, kind: Kind) -> Vec<u8> {
+    describe_with(name, kind, Attributes { mode: 0o755, ..attributes() })
+}
+
+pub(crate) fn describe_with(name: &str, kind: Kind, attributes: Attributes) -> Vec<u8> {
     let mut bytes = Vec::new();
     let path = if name.is_empty() { RemotePath::root() } else { path(name) };
-    request::encode_describe(&mut bytes, &Entry { path, kind, attributes: Attributes { mode: 0o755, ..attributes() } });
+    request::encode_describe(&mut bytes, &Entry { path, kind, attributes });
     bytes
 }
 

@@ -6,6 +6,7 @@ mod common;
 
 mod client;
 mod content;
+mod folders;
 mod frames;
 mod login;
 mod places;
