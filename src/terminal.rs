@@ -172,14 +172,19 @@ impl Report<'_> {
         let _ = if as_json {
             writeln!(out, "{}", self.to_json())
         } else if loudness != Loudness::Quiet {
-            writeln!(out, "{self}").and_then(|()| match self.limit() {
-                Some(limit) => writeln!(out, "{limit}"),
-                None => Ok(()),
-            })
+            let lines = [Some(self.to_string()), self.lacks(), self.limit()];
+            lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{line}"))
         } else {
             Ok(())
         };
         let _ = out.flush();
+    }
+
+    /// What entries that are there lack, if any do.
+    fn lacks(&self) -> Option<String> {
+        let without = self.progress.without_xattrs.sum();
+        let whose = if without == 1 { "its" } else { "their" };
+        (without > 0).then(|| format!("{} sent without {whose} extended attributes", count(without, "entry")))
     }
 
     /// What limited the run, if it was long enough for that to mean anything.
@@ -211,11 +216,13 @@ impl Report<'_> {
             "excluded": progress.excluded.sum(),
             "folders": progress.done_directories.sum(),
             "links": progress.done_links.sum(),
+            "without_xattrs": progress.without_xattrs.sum(),
             "bytes": progress.done_bytes.sum(),
             "unchanged_bytes": unchanged_bytes,
             "resumed_bytes": resumed_bytes,
             "found_files": progress.found_files.sum(),
             "found_bytes": progress.found_bytes.sum(),
+            "found_links": progress.found_links.sum(),
             "repeated_bytes": progress.repeated_bytes.sum(),
             "seconds": self.elapsed.as_secs_f64(),
             "bytes_per_second": self.bytes_per_second(),
@@ -255,13 +262,17 @@ impl fmt::Display for Report<'_> {
         }
         match progress.failed() {
             0 => Ok(()),
-            failed => write!(f, "; {} failed", count(failed, "entry").replace("entrys", "entries")),
+            failed => write!(f, "; {} failed", count(failed, "entry")),
         }
     }
 }
 
 fn count(number: u64, of: &str) -> String {
-    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+    match (number, of.strip_suffix('y')) {
+        (1, _) => format!("1 {of}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {of}s"),
+    }
 }
 
 /// Prints what others wait for: where a receiver listens, in the first line of its output.

@@ -283,6 +283,8 @@ fn the_json_object_counts_what_was_done() {
         ("links", 2),
         ("bytes", bytes),
         ("found_bytes", bytes),
+        ("found_links", 2),
+        ("without_xattrs", 0),
         ("unchanged_files", 0),
         ("repeated_bytes", 0),
         ("lost_connections", 0),
@@ -303,6 +305,30 @@ fn the_json_object_counts_what_was_done() {
     }
     let again = Ended::of(&mut send_to(recv.port, source.path(), "in", &[])).expect(0);
     assert_eq!([again.number("unchanged_files"), again.number("unchanged_bytes"), again.number("bytes")], [10, bytes, bytes]);
+}
+
+#[test]
+fn entries_sent_without_their_extended_attributes_are_counted() {
+    use parallel_transfer::limits::XATTRS_LEN_MAX;
+    let root = temp_dir();
+    let source = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temp_dir());
+    for name in ["much", "little"] {
+        write(&source.path().join(name), name);
+    }
+    let set = |name: &str, len| {
+        rustix::fs::setxattr(source.path().join("much"), name, &vec![b'x'; len], rustix::fs::XattrFlags::empty())
+    };
+    if set("user.a", XATTRS_LEN_MAX - 12).and_then(|()| set("user.b", 1)).is_err() {
+        println!("SKIPPED: no large extended attributes in {}", source.path().display());
+        return;
+    }
+    let recv = Recv::start(root.path());
+    let ended = Ended::of(&mut send_to(recv.port, source.path(), "in", &["--xattrs"])).expect(0);
+    assert_eq!([ended.number("without_xattrs"), ended.number("files")], [1, 2], "{}", ended.said);
+    let summary = |flags: &[&str]| text(&expect_code(&mut send_to(recv.port, source.path(), "in", flags), 0).stdout);
+    let said = summary(&["--xattrs"]);
+    assert!(said.lines().any(|line| line == "1 entry sent without its extended attributes"), "{said}");
+    assert!(!summary(&[]).contains("extended attributes"));
 }
 
 #[test]
