@@ -171,6 +171,42 @@ fn a_job_with_losses_ends_the_receiver_with_3() {
 }
 
 #[test]
+fn a_dry_run_does_not_use_up_the_ticket() {
+    let (source, root, place) = (small_tree(), temp_dir(), temp_dir());
+    let (mut recv, ticket) = recv_once(root.path());
+    for _ in 0..2 {
+        Ended::of(&mut send_ticket(place.path(), &ticket, source.path(), &["--dry_run"])).expect(0);
+        assert_eq!((recv.process.is_alive(), list(root.path())), (true, Vec::new()));
+    }
+    Ended::of(&mut send_ticket(place.path(), &ticket, source.path(), &[])).expect(0);
+    assert_eq!(recv.process.wait(), Some(0));
+    assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
+}
+
+#[test]
+fn whom_to_trust_is_said_by_the_ticket_alone_wherever_it_comes_from() {
+    let (source, root, place) = (small_tree(), temp_dir(), temp_dir());
+    let (mut recv, ticket) = recv_once(root.path());
+    let path = place.path().join("ticket");
+    write(&path, &ticket);
+    let key = ticket.split(' ').nth(3).unwrap();
+    for flags in [&["--host_key", key][..], &["--strict"], &["--known_hosts", "/dev/null"]] {
+        for from_file in [true, false] {
+            let mut command = send(source.path(), flags);
+            match from_file {
+                true => command.arg("--ticket_file").arg(&path),
+                false => command.env("PTF_TICKET", &ticket),
+            };
+            let ended = Ended::of(&mut command);
+            assert!(ended.code == Some(2) && ended.said.contains(flags[0]), "{:?} {}", ended.code, ended.said);
+            assert!(ended.said.contains(if from_file { "--ticket_file" } else { "PTF_TICKET" }), "{}", ended.said);
+        }
+    }
+    assert!(recv.process.is_alive());
+    assert_eq!(list(root.path()), [""; 0]);
+}
+
+#[test]
 fn a_receiver_that_is_stopped_while_it_waits_or_works_says_so() {
     let (source, root, place) = (temp_dir(), temp_dir(), temp_dir());
     make_large(source.path());

@@ -93,10 +93,9 @@ impl Sessions {
     /// Forgets the sessions that nobody works on any more; their unfinished files go with them.
     pub(super) fn sweep(&self, store: &Store) {
         // The one job that is served is waited for.
-        if self.ticket.is_none() {
-            let stale: Vec<_> = self.lock().extract_if(|_, session| session.is_stale()).collect();
-            stale.iter().for_each(|(_, session)| session.let_folders_go(store));
-        }
+        let may_go = |session: &Session| self.ticket.is_none() || !session.counts_as_job();
+        let stale: Vec<_> = self.lock().extract_if(|_, session| may_go(session) && session.is_stale()).collect();
+        stale.iter().for_each(|(_, session)| session.let_folders_go(store));
     }
 
     /// Forgets all sessions, at the end.
@@ -120,7 +119,7 @@ impl Sessions {
             }
             return Ok((self.attach(session), true));
         }
-        if self.ticket.is_some() && !sessions.is_empty() {
+        if self.ticket.is_some() && sessions.values().any(|session| session.counts_as_job()) {
             return Err("this receiver serves one job, which was begun already".to_owned());
         }
         if sessions.len() >= SESSIONS_MAX {
@@ -180,7 +179,7 @@ impl Sessions {
     pub(super) fn wait_for_end(&self, stop: &Stop) -> Option<Totals> {
         let mut sessions = self.lock();
         loop {
-            if let Some(session) = sessions.values().next() {
+            if let Some(session) = sessions.values().find(|session| session.counts_as_job()) {
                 if let Some(outcome) = session.finish.outcome() {
                     return Some(outcome.totals);
                 }
@@ -244,6 +243,11 @@ impl Session {
                 tracing::warn!("the mode of {path}, made for a job that did not end: {why}");
             }
         });
+    }
+
+    /// Is it the one job where only one is served? Who asks what would be sent has sent nothing.
+    fn counts_as_job(&self) -> bool {
+        !self.open.is_dry
     }
 
     /// Has it come to its end?

@@ -21,7 +21,7 @@ use parallel_transfer::terminal::Loudness;
 use parallel_transfer::ticket::Ticket;
 
 use crate::select::{RULES, Select};
-use crate::wire::{Protocol, Wire};
+use crate::wire::{Protocol, TICKET_VARIABLE, Wire};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -128,6 +128,23 @@ impl Args {
     /// `--remote_dir` as it can be shown.
     pub(crate) fn remote_dir(&self) -> String {
         Escaped(self.remote_dir.as_bytes()).to_string()
+    }
+
+    /// The ticket, if there is one and no receiver is named. Flags that it leaves no room for end the
+    /// program; the parser knows only of those beside a ticket in a file.
+    pub(crate) fn ticket(&self) -> anyhow::Result<Option<Ticket>> {
+        if self.server.is_some() {
+            return Ok(None);
+        }
+        let ticket = self.wire.ticket()?;
+        if let (Some(_), Some(flag)) = (&ticket, self.wire.trust_flag()) {
+            let message = format!(
+                "the ticket in {TICKET_VARIABLE} says which key the receiver has: \
+                 leave {flag} out, or unset {TICKET_VARIABLE}, or name the receiver with --server and --port"
+            );
+            Self::command().error(ErrorKind::ArgumentConflict, message).exit()
+        }
+        Ok(ticket)
     }
 
     /// The folder at the receiver; one that makes no sense ends the program.

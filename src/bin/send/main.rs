@@ -79,7 +79,7 @@ fn run(args: &Args, terminal: &Terminal, progress: &Progress) -> Run {
 }
 
 fn send(args: &Args, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
-    let ticket = if args.server.is_none() { args.wire.ticket()? } else { None };
+    let ticket = args.ticket()?;
     if args.server.is_none() && ticket.is_none() {
         return local::copy(args, landed, progress, stop);
     }

@@ -17,7 +17,7 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::ticket::Ticket;
 
 /// The variable that a ticket may be in.
-const TICKET_VARIABLE: &str = "PTF_TICKET";
+pub(crate) const TICKET_VARIABLE: &str = "PTF_TICKET";
 
 /// How the receiver is spoken to.
 #[derive(Debug, clap::Args)]
@@ -116,6 +116,13 @@ impl Wire {
         };
         let text = text.with_context(|| format!("can't read a ticket from {source}"))?;
         Ok(Some(text.parse().with_context(|| source)?))
+    }
+
+    /// The flag, if one was given, that says whom to trust: what a ticket says as well.
+    pub(crate) fn trust_flag(&self) -> Option<&'static str> {
+        let flags =
+            [(self.host_key.is_some(), "--host_key"), (self.strict, "--strict"), (self.known_hosts.is_some(), "--known_hosts")];
+        flags.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
     }
 
     /// The rate that all connections share, if there is one.
