@@ -119,6 +119,16 @@ pub const CHANGES_MAX: u8 = 1;
 /// [`REFUSALS_TIME_MIN`], after which the run is given up.
 pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
 
+/// How long a chunk is left to whoever has it at least, before somebody idle sends it as well: many
+/// round trips, and what a busy machine may take to give a process its turn.
+pub const REPEAT_AFTER_MIN: Duration = Duration::from_millis(500);
+
+/// How often somebody idle looks for a chunk that takes too long, once no other work will come.
+pub const REPEAT_POLL: Duration = Duration::from_millis(50);
+
+/// Work of small chunks that somebody idle repeats at once: they share writes and a round trip.
+pub const REPEATS_WORK_MAX: u64 = 1024 * 1024;
+
 /// How long a chunk that failed waits behind fresh ones.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(1);
 

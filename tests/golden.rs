@@ -266,7 +266,7 @@ fn pipe_frames() -> Vec<Frame> {
             source: if is_new { &b"/data"[..] } else { b"/data/x" }.to_vec(),
         })
     };
-    let task = Task { ticket: 7, alone: true, path: path("a/b"), file: large_file(), range: 262_144..600_000 };
+    let task = Task { ticket: 7, alone: true, is_repeat: false, path: path("a/b"), file: large_file(), range: 262_144..600_000 };
     let failed = Report::of(7, Ending::SourceFailed, "ge\u{e4}ndert".to_owned());
     let wanted = Wanted { bytes: 4, ranges: vec![1..4, 6..7] };
     let subtrees = vec![(0, 262_144, counting(32))];

@@ -288,6 +288,14 @@ impl<'a> Connection<'a> {
         self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect()
     }
 
+    /// Ends a connection at once, with all that is on its way; gives back what has no answer.
+    #[must_use]
+    pub(super) fn reset(self) -> Vec<Chunk> {
+        // What waits in the socket's buffer may take minutes, and a receiver would take it in.
+        self.stream.handle().reset();
+        self.unanswered.into_iter().map(|unanswered| unanswered.chunk).collect()
+    }
+
     /// Ends a connection that broke: takes in what answers are here already, then gives back what
     /// has none, oldest first.
     /// If the receiver said why it ended the connection, that is given, too.

@@ -9,6 +9,7 @@ mod connection;
 mod create;
 mod entries;
 mod filter;
+mod flight;
 mod keep;
 mod links;
 mod live;
@@ -17,6 +18,7 @@ mod outcome;
 mod plan;
 mod process;
 mod queue;
+mod refusals;
 mod source;
 mod trouble;
 mod walk;
@@ -237,14 +239,16 @@ fn attempt(
     let terms = Terms {
         length: target.chunk_len(job.length),
         is_whole_when_stored: session.is_whole_when_stored(),
+        // On this machine no stream is slower than the others.
+        repeats: session.takes_repeats() && !job.dialer.is_local(),
         look: &look,
         note_digest: watcher.digest,
     };
     let queue = Queue::new(terms, progress);
-    let (live, done) = (Live::default(), Stop::new()?);
-    let take = |wait| match wait {
-        Wait::Yes => queue.take().map_or(Taken::Finished, Taken::Chunk),
-        Wait::No => queue.try_take(),
+    let (live, control_live, done, over) = (Live::default(), Live::default(), Stop::new()?, Stop::new()?);
+    let take = |holder, wait| match wait {
+        Wait::Yes => queue.take(holder).map_or(Taken::Finished, Taken::Chunk),
+        Wait::No => queue.try_take(holder),
     };
     let report = |outcomes| queue.settle(outcomes);
     let worker = Worker {
@@ -252,13 +256,14 @@ fn attempt(
         session: &session,
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
+        holder: 0,
         take: &take,
         report: &report,
         progress,
         live: &live,
-        stop,
+        stop: &over,
     };
-    let crew = Crew { job, target, watcher, is_first, queue: &queue, worker };
+    let crew = Crew { job, target, watcher, is_first, queue: &queue, worker, live: &control_live, stop };
     let ended = thread::scope(|scope| {
         let ended = crew.work(scope, walk, first, &done);
         queue.abort();
@@ -277,7 +282,12 @@ struct Crew<'a> {
     watcher: &'a Watcher<'a>,
     is_first: bool,
     queue: &'a Queue<'a>,
+    /// What each worker works with. Its flag is set as well when all is confirmed.
     worker: Worker<'a>,
+    /// The stream of the control connection, which is needed for longer than the workers'.
+    live: &'a Live,
+    /// Asked to end?
+    stop: &'a Stop,
 }
 
 /// The control connection of a run, once it is open.
@@ -297,12 +307,13 @@ impl<'a> Crew<'a> {
     fn work<'scope>(
         &'a self, scope: &'scope Scope<'scope, 'a>, walk: Walk, first: net::Stream, done: &'a Stop,
     ) -> anyhow::Result<LastWord> {
-        let Worker { progress, stop, live, .. } = self.worker;
+        let progress = self.worker.progress;
         named(scope, "watch", || {
-            net::wait_either(stop, done);
-            if stop.is_asked() {
+            net::wait_either(self.stop, done);
+            if self.stop.is_asked() {
                 self.queue.abort();
-                live.shut_down();
+                self.end_workers();
+                self.live.shut_down();
             }
         })?;
         let control = match self.target {
@@ -339,10 +350,11 @@ impl<'a> Crew<'a> {
         })?;
         let worked = self.start_workers(scope);
         all_sent.ask();
+        // Whoever still sends something sends what others brought meanwhile, or what is lost with all.
+        self.end_workers();
         if worked.is_err() {
             self.queue.abort();
-            // All is lost: nobody uses a stream any more.
-            live.shut_down();
+            self.live.shut_down();
         }
         let announced = control.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the control thread failed")));
         worked?;
@@ -350,7 +362,6 @@ impl<'a> Crew<'a> {
             Some((announcer, mut line)) if !self.queue.is_aborted() => announcer.finish(&mut line).map(Some),
             _ => Ok(None),
         });
-        live.shut_down();
         Ok(last_word)
     }
 
@@ -359,21 +370,28 @@ impl<'a> Crew<'a> {
         if self.is_first || error.is::<Refused>() { error } else { Interrupted(format!("{error:#}")).into() }
     }
 
+    /// Ends all workers of this process, whatever they hold.
+    fn end_workers(&self) {
+        self.worker.stop.ask();
+        self.worker.live.shut_down();
+    }
+
     fn creator(&self, remote: &'a Remote) -> Creator<'a> {
-        let Worker { dialer, progress, live, stop, .. } = self.worker;
-        Creator { remote, dialer, queue: self.queue, progress, live, stop }
+        let Worker { dialer, progress, .. } = self.worker;
+        Creator { remote, dialer, queue: self.queue, progress, live: self.live, stop: self.stop }
     }
 
     fn announcer(&self, open: &'a Open) -> Announcer<'a> {
-        let Worker { source, dialer, progress, live, stop, .. } = self.worker;
+        let Worker { source, dialer, progress, .. } = self.worker;
         let Watcher { digest, dry, .. } = *self.watcher;
         let part_len = self.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
-        Announcer { open, source, dialer, queue: self.queue, progress, live, stop, part_len, digest, dry }
+        let (queue, live, stop) = (self.queue, self.live, self.stop);
+        Announcer { open, source, dialer, queue, progress, live, stop, part_len, digest, dry }
     }
 
     /// The one place where a run is said to have gone well.
     fn conclude(&self, ended: anyhow::Result<LastWord>) -> anyhow::Result<()> {
-        let Worker { progress, session, stop, .. } = self.worker;
+        let Worker { progress, session, .. } = self.worker;
         let not_finished = |error: anyhow::Error| {
             if error.is::<Refused>() || error.is::<NotBegun>() {
                 error
@@ -386,7 +404,7 @@ impl<'a> Crew<'a> {
             Some(refusal) if refusal.of_all => {
                 anyhow::bail!("the receiver takes no more, its log says why ({}){}", refusal.why, missing(self.queue, progress))
             }
-            Some(refusal) if session.is_whole_when_stored() && !remembers(self.job, session, &refusal.known, stop) => {
+            Some(refusal) if session.is_whole_when_stored() && !remembers(self.job, session, &refusal.known, self.stop) => {
                 anyhow::bail!(
                     "the receiver does not know the files of this run any more: was it restarted?{}",
                     missing(self.queue, progress)
@@ -424,9 +442,10 @@ impl<'a> Crew<'a> {
                 Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the receiver went away: {why}"),
                 Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
                 Event::Backlog if threads < thread_num => {
-                    queue.enter();
+                    let holder = queue.enter(1);
+                    let worker = Worker { holder, ..worker };
                     named(scope, &format!("w{threads}"), move || {
-                        queue.leave(worker.run().err());
+                        queue.leave(holder, worker.run().err());
                     })?;
                     threads += 1;
                 }
@@ -436,8 +455,8 @@ impl<'a> Crew<'a> {
                     match Process::start(program, setup(job, &worker), job.length) {
                         Ok(process) => {
                             worker.progress.processes.add(1);
-                            queue.enter();
-                            let feed = move || queue.leave(process.feed(queue, worker.progress).err());
+                            let holder = queue.enter(thread_num);
+                            let feed = move || queue.leave(holder, process.feed(holder, queue, worker.progress).err());
                             named(scope, &format!("p{processes}"), feed)?;
                         }
                         Err(error) => tracing::warn!("one process less: {error:#}"),

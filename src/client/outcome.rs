@@ -79,6 +79,8 @@ pub(super) struct Terms<'a> {
     pub(super) length: u64,
     /// Is a file whole once all its ranges are stored? Otherwise an answer says so.
     pub(super) is_whole_when_stored: bool,
+    /// May a chunk be sent again while somebody else is at it?
+    pub(super) repeats: bool,
     /// Looks at a source file again; none if it is there no more.
     pub(super) look: &'a (dyn Fn(&RemotePath) -> Option<FileMeta> + Sync),
     /// Takes the BLAKE3 digest of each file that is whole, where they are wanted.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::flight::Hand;
 use crate::entry::FileMeta;
 use crate::limits::{CHUNK_COST, CHUNK_TRIES_MAX};
 use crate::path::RemotePath;
@@ -138,6 +139,8 @@ pub(super) struct Chunk {
     pub(super) stalls: u8,
     /// What it is called between a process and its parent; without meaning elsewhere.
     pub(super) ticket: u32,
+    /// Which handing out of it this is; without meaning in a child.
+    pub(super) hand: Hand,
     /// BLAKE3 values of what was sent of it, where they are wanted: offset, length, value.
     pub(super) subtrees: Vec<(u64, u64, [u8; 32])>,
 }
@@ -146,7 +149,16 @@ impl Chunk {
     /// A range of a file that was not sent yet.
     #[must_use]
     pub(super) fn of(file: &Arc<Sending>, range: Range<u64>) -> Self {
-        Self { file: Arc::clone(file), range, mismatches: 0, refusals: 0, stalls: 0, ticket: 0, subtrees: Vec::new() }
+        Self {
+            file: Arc::clone(file),
+            range,
+            mismatches: 0,
+            refusals: 0,
+            stalls: 0,
+            ticket: 0,
+            hand: Hand::default(),
+            subtrees: Vec::new(),
+        }
     }
 
     /// Is it to be sent with nothing else unanswered? If a connection is closed on it again, then it

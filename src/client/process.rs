@@ -9,13 +9,14 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use super::flight::Holder;
 use super::live::Live;
 use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
@@ -100,7 +101,7 @@ impl Process {
     ///
     /// # Errors
     /// The child can't reach the receiver any more.
-    pub(super) fn feed(mut self, queue: &Queue<'_>, progress: &Progress) -> Result<(), GaveUp> {
+    pub(super) fn feed(mut self, holder: Holder, queue: &Queue<'_>, progress: &Progress) -> Result<(), GaveUp> {
         let (Some(stdin), Some(stdout)) = (self.stdin.take(), self.stdout.take()) else { return Ok(()) };
         let listened = thread::scope(|scope| {
             let listener = thread::Builder::new().name("replies".to_owned()).spawn_scoped(scope, || {
@@ -109,7 +110,7 @@ impl Process {
                 listened
             });
             let Ok(listener) = listener else { return Err(Farewell::Broken("no thread to listen to it".to_owned())) };
-            if let Err(error) = self.hand_out(stdin, queue) {
+            if let Err(error) = self.hand_out(stdin, holder, queue) {
                 tracing::debug!("a worker process takes no more work: {error}");
             }
             // Its input has ended: it ends, and so does its output.
@@ -128,7 +129,7 @@ impl Process {
         }
     }
 
-    fn hand_out(&self, mut stdin: ChildStdin, queue: &Queue<'_>) -> io::Result<()> {
+    fn hand_out(&self, mut stdin: ChildStdin, holder: Holder, queue: &Queue<'_>) -> io::Result<()> {
         let mut bytes = Vec::new();
         loop {
             let mut held = self.lock();
@@ -142,7 +143,7 @@ impl Process {
             if gone {
                 return Ok(());
             }
-            let Some(chunk) = queue.take() else { return Ok(()) };
+            let Some(chunk) = queue.take(holder) else { return Ok(()) };
             bytes.clear();
             let mut held = self.lock();
             if held.gone {
@@ -153,7 +154,7 @@ impl Process {
             held.put(&mut bytes, chunk);
             // Small chunks go in company.
             while held.bytes < self.held_bytes_max && held.chunks.len() < self.held_max && bytes.len() < PIPE_WRITE_LEN {
-                let Taken::Chunk(chunk) = queue.try_take() else { break };
+                let Taken::Chunk(chunk) = queue.try_take(holder) else { break };
                 held.put(&mut bytes, chunk);
             }
             drop(held);
@@ -249,6 +250,7 @@ impl Held {
         let task = Task {
             ticket,
             alone: chunk.is_suspect(),
+            is_repeat: chunk.hand.is_repeat(),
             path: chunk.file.path.clone(),
             file: chunk.file.meta.clone(),
             range: chunk.range.clone(),
@@ -299,13 +301,21 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for).with_tls(tls).with_congestion(congestion);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
     let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
-    let idle = AtomicU32::new(0);
-    let take = |wait| match wait {
-        Wait::No => chunks.try_recv().map_or(Taken::Nothing, Taken::Chunk),
+    // A thread that is busy with something slow must not take these: it may be that very chunk.
+    let (give_repeat, repeats) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
+    // Threads that wait for work, less the chunks that wait for a thread.
+    let idle = AtomicI64::new(0);
+    let take = |_, wait| match wait {
+        Wait::No => chunks.try_recv().map_or(Taken::Nothing, |chunk| {
+            idle.fetch_add(1, Ordering::SeqCst);
+            Taken::Chunk(chunk)
+        }),
         Wait::Yes => {
             idle.fetch_add(1, Ordering::SeqCst);
-            let chunk = chunks.recv();
-            idle.fetch_sub(1, Ordering::SeqCst);
+            let chunk = crossbeam_channel::select! {
+                recv(chunks) -> chunk => chunk,
+                recv(repeats) -> chunk => chunk,
+            };
             chunk.map_or(Taken::Finished, Taken::Chunk)
         }
     };
@@ -316,6 +326,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
         session: &setup.session,
         wants_subtrees: setup.wants_subtrees,
         dialer: &dialer,
+        holder: 0,
         take: &take,
         report: &report,
         progress: &progress,
@@ -334,8 +345,10 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
                     _ => Arc::clone(last.insert(Arc::new(Sending::new(task.path, task.file)))),
                 };
                 let (ticket, refusals) = (task.ticket, u8::from(task.alone));
-                give.send(Chunk { ticket, refusals, ..Chunk::of(&file, task.range) })?;
-                if started < setup.thread_num && idle.load(Ordering::SeqCst) == 0 {
+                let way = if task.is_repeat { &give_repeat } else { &give };
+                let is_one_idle = idle.fetch_sub(1, Ordering::SeqCst) > 0;
+                way.send(Chunk { ticket, refusals, ..Chunk::of(&file, task.range) })?;
+                if started < setup.thread_num && !is_one_idle {
                     let work = || {
                         // The parent ends this process then.
                         match worker.run() {
@@ -352,7 +365,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
         };
         let served = serve();
         // Whatever is under way now, nobody waits for it any more.
-        drop(give);
+        drop((give, give_repeat));
         stop.ask();
         live.shut_down();
         served

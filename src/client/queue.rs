@@ -1,17 +1,17 @@
 //! Chunks waiting and in flight, and what became of each. All workers pull from here, so a slow
-//! one takes less; whoever fails gives back what it held.
+//! one takes less; whoever fails gives back what it held, and who is idle at the end repeats what takes
+//! too long.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::flight::{Flight, Holder};
 use super::lost::Lost;
 use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
-use crate::limits::{
-    AGAIN_AFTER, CHANGES_MAX, CHUNK_REFUSALS_MAX, CHUNK_STALLS_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REFUSALS_IN_A_ROW_MAX,
-    REFUSALS_TIME_MIN,
-};
+use super::refusals::{GivenUp, Refusals};
+use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REPEAT_POLL};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::Wanted;
@@ -41,7 +41,9 @@ struct State {
     rests: VecDeque<Rest>,
     /// Bytes of work in `again` and `rests`.
     waiting_work: u64,
-    in_flight: usize,
+    flight: Flight,
+    /// Outcomes that count and are not worked off: they may bring new work.
+    open_outcomes: usize,
     /// Workers, and how many of them wait for work.
     workers: usize,
     idle: usize,
@@ -53,17 +55,13 @@ struct State {
     closed: bool,
     /// Nothing more is to be done.
     aborted: bool,
-    /// Chunks refused with no confirmation between them, and those of them that were sent alone.
-    refused_in_a_row: usize,
-    refused_alone_in_a_row: u32,
-    last_confirmation: Option<Instant>,
-    first_confirmed: Option<Arc<Sending>>,
-    refusal: Option<Refusal>,
+    refusals: Refusals,
 }
 
 impl State {
     fn is_finished(&self) -> bool {
-        self.aborted || (self.closed && self.in_flight == 0 && self.again.is_empty() && self.rests.is_empty())
+        let is_waited_for = self.open_outcomes > 0 || !self.flight.is_empty();
+        self.aborted || (self.closed && !is_waited_for && self.again.is_empty() && self.rests.is_empty())
     }
 
     /// Counts the work of a file that is to wait.
@@ -71,11 +69,6 @@ impl State {
         let rest = Rest::all_of(file);
         self.waiting_work = self.waiting_work.saturating_add(rest.work(length));
         rest
-    }
-
-    /// Was nothing confirmed for some time?
-    fn is_quiet(&self) -> bool {
-        self.last_confirmation.is_none_or(|at| at.elapsed() >= REFUSALS_TIME_MIN)
     }
 }
 
@@ -130,6 +123,8 @@ impl<'a> Queue<'a> {
         let mut state = self.lock();
         state.closed = true;
         self.announce(&state);
+        // From now on they look for what takes too long.
+        self.work.notify_all();
     }
 
     /// Ends everything: nothing is handed out any more.
@@ -138,16 +133,20 @@ impl<'a> Queue<'a> {
         self.wake_all();
     }
 
-    /// Takes a chunk, waiting for one; `None` when there will be none.
-    pub(super) fn take(&self) -> Option<Chunk> {
+    /// Takes a chunk for `holder`, waiting for one; `None` when there will be none.
+    pub(super) fn take(&self, holder: Holder) -> Option<Chunk> {
         let mut state = self.lock();
         loop {
-            match self.pop(&mut state) {
+            match self.pop(&mut state, holder, Instant::now()) {
                 Taken::Chunk(chunk) => return Some(chunk),
                 Taken::Finished => return None,
                 Taken::Nothing => {
                     state.idle += 1;
-                    state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = if state.closed && self.terms.repeats {
+                        self.work.wait_timeout(state, REPEAT_POLL).unwrap_or_else(PoisonError::into_inner).0
+                    } else {
+                        self.work.wait(state).unwrap_or_else(PoisonError::into_inner)
+                    };
                     state.idle -= 1;
                 }
             }
@@ -166,18 +165,18 @@ impl<'a> Queue<'a> {
         self.lock().aborted
     }
 
-    /// Takes a chunk if there is one.
-    pub(super) fn try_take(&self) -> Taken {
-        self.pop(&mut self.lock())
+    /// Takes a chunk for `holder` if there is one.
+    pub(super) fn try_take(&self, holder: Holder) -> Taken {
+        self.pop(&mut self.lock(), holder, Instant::now())
     }
 
-    fn pop(&self, state: &mut State) -> Taken {
+    fn pop(&self, state: &mut State, holder: Holder, now: Instant) -> Taken {
         if state.is_finished() {
             return Taken::Finished;
         }
         // A chunk that failed waits a little while fresh ones are handed out: time heals some causes.
         // Not when every worker met a refusal: then the question is whether anything goes through at all.
-        let in_doubt = state.refused_in_a_row > state.workers;
+        let in_doubt = state.refusals.are_of_all(state.workers);
         let waited = state.again.front().is_some_and(|(since, _)| since.elapsed() >= AGAIN_AFTER);
         let chunk = if in_doubt || waited { pop_again(state) } else { None };
         let chunk = chunk.or_else(|| self.pop_fresh(state)).or_else(|| pop_again(state));
@@ -187,13 +186,29 @@ impl<'a> Queue<'a> {
                 self.wake_all();
                 return Taken::Finished;
             }
-            return Taken::Nothing;
+            return self.pop_repeat(state, holder, now);
         };
-        state.in_flight += 1;
+        let chunk = state.flight.hand_out(chunk, holder, now);
         // One wake-up was perhaps all there was for several chunks.
         if !(state.rests.is_empty() && state.again.is_empty()) {
             self.announce(state);
         }
+        Taken::Chunk(chunk)
+    }
+
+    /// A chunk that somebody else has for too long, where nothing else is left to be done.
+    fn pop_repeat(&self, state: &mut State, holder: Holder, now: Instant) -> Taken {
+        if !(state.closed && self.terms.repeats) {
+            return Taken::Nothing;
+        }
+        state.flight.forget_failed(now);
+        if state.is_finished() {
+            self.wake_all();
+            return Taken::Finished;
+        }
+        let Some(chunk) = state.flight.repeat(holder, now) else { return Taken::Nothing };
+        tracing::debug!("{}: range {}..{} takes long and is repeated", chunk.file.path, chunk.range.start, chunk.range.end);
+        self.progress.repeated_bytes.add(chunk.bytes());
         Taken::Chunk(chunk)
     }
 
@@ -218,45 +233,57 @@ impl<'a> Queue<'a> {
 
     /// Says what became of chunks that were taken.
     pub(super) fn settle(&self, outcomes: Vec<(Chunk, Outcome)>) {
-        let anew: Vec<Sending> = outcomes.iter().filter_map(|(chunk, outcome)| self.look_again(chunk, outcome)).collect();
-        let mut state = self.lock();
-        for file in anew {
-            let rest = state.add(file, self.terms.length);
-            state.rests.push_front(rest);
-        }
+        let (mut state, now) = (self.lock(), Instant::now());
+        let mut changed = Vec::new();
         for (chunk, outcome) in outcomes {
-            state.in_flight -= 1;
-            self.settle_one(&mut state, chunk, outcome);
+            let is_confirmed = matches!(outcome, Outcome::Stored | Outcome::Whole(_) | Outcome::Wanted(_));
+            let counts = state.flight.take_back(&chunk, is_confirmed, now);
+            match outcome {
+                // Nobody else is told what is not as it should be.
+                Outcome::Whole(Some(note)) if !counts => self.fail(&chunk.file, &format!("is there, but {note}")),
+                _ if !counts => {}
+                Outcome::Changed => changed.push(chunk.file),
+                outcome => self.settle_one(&mut state, chunk, outcome),
+            }
+        }
+        if !changed.is_empty() {
+            state.open_outcomes += changed.len();
+            drop(state);
+            let anew: Vec<Sending> = changed.iter().filter_map(|file| self.look_again(file)).collect();
+            state = self.lock();
+            state.open_outcomes -= changed.len();
+            for file in anew {
+                let rest = state.add(file, self.terms.length);
+                state.rests.push_front(rest);
+            }
         }
         self.announce(&state);
     }
 
     /// A file that changed while it was sent, to be sent anew as it is now; none if it changed
     /// before, or is gone.
-    fn look_again(&self, chunk: &Chunk, outcome: &Outcome) -> Option<Sending> {
-        if *outcome != Outcome::Changed || chunk.file.has_failed() {
+    fn look_again(&self, file: &Sending) -> Option<Sending> {
+        if file.has_failed() {
             return None;
         }
-        let meta = (self.terms.look)(&chunk.file.path).filter(|_| chunk.file.changes < CHANGES_MAX);
+        let meta = (self.terms.look)(&file.path).filter(|_| file.changes < CHANGES_MAX);
         let Some(meta) = meta else {
-            self.fail(&chunk.file, "changed while it was sent");
+            self.fail(file, "changed while it was sent");
             return None;
         };
-        if !chunk.file.fail() {
+        if !file.fail() {
             return None;
         }
-        tracing::info!("{}: changed while it was sent, is sent anew", chunk.file.path);
-        let mut file = Sending::new(chunk.file.path.clone(), meta);
-        file.changes = chunk.file.changes + 1;
-        Some(file)
+        tracing::info!("{}: changed while it was sent, is sent anew", file.path);
+        let mut anew = Sending::new(file.path.clone(), meta);
+        anew.changes = file.changes + 1;
+        Some(anew)
     }
 
     fn settle_one(&self, state: &mut State, mut chunk: Chunk, outcome: Outcome) {
         match outcome {
             Outcome::Stored | Outcome::Whole(_) => {
-                (state.refused_in_a_row, state.refused_alone_in_a_row) = (0, 0);
-                state.last_confirmation = Some(Instant::now());
-                state.first_confirmed.get_or_insert_with(|| Arc::clone(&chunk.file));
+                state.refusals.confirm(&chunk.file);
                 if matches!(outcome, Outcome::Whole(_)) {
                     chunk.file.set_whole();
                 }
@@ -288,28 +315,20 @@ impl<'a> Queue<'a> {
                 }
             }
             Outcome::Refused(why) => {
-                // The first time it was one of several suspects: all connections may break at once.
-                state.refused_alone_in_a_row += u32::from(chunk.is_suspect());
-                state.refused_in_a_row += 1;
-                chunk.refusals += 1;
-                let of_all = state.refused_alone_in_a_row >= REFUSALS_IN_A_ROW_MAX && state.is_quiet();
-                let of_file = chunk.refusals >= CHUNK_REFUSALS_MAX;
-                self.refuse(state, chunk, why, of_file, of_all);
+                let given_up = state.refusals.refuse(&mut chunk, &why);
+                self.refuse(state, chunk, &why, given_up);
             }
             Outcome::Stalled => {
-                chunk.stalls += 1;
-                let why = "the receiver takes connections but makes no progress".to_owned();
-                let of_file = chunk.stalls >= CHUNK_STALLS_MAX;
-                let of_all = of_file && state.is_quiet();
-                self.refuse(state, chunk, why, of_file, of_all);
+                let why = "the receiver takes connections but makes no progress";
+                let given_up = state.refusals.stall(&mut chunk, why);
+                self.refuse(state, chunk, why, given_up);
             }
         }
     }
 
     /// Has what the receiver wants of a file sent.
     fn plan(&self, state: &mut State, file: &Arc<Sending>, wanted: Wanted) {
-        (state.refused_in_a_row, state.refused_alone_in_a_row) = (0, 0);
-        state.last_confirmation = Some(Instant::now());
+        state.refusals.confirm(file);
         if file.has_failed() {
             return;
         }
@@ -353,12 +372,9 @@ impl<'a> Queue<'a> {
     }
 
     /// Gives up a file or the whole run for a refusal, or puts the chunk back for another try.
-    fn refuse(&self, state: &mut State, chunk: Chunk, why: String, of_file: bool, of_all: bool) {
-        if of_all || of_file {
-            state.refusal = Some(Refusal { why: why.clone(), of_all, known: chunk.file.path.clone() });
-        }
-        state.aborted |= of_all;
-        if of_file {
+    fn refuse(&self, state: &mut State, chunk: Chunk, why: &str, given_up: GivenUp) {
+        state.aborted |= given_up.of_all;
+        if given_up.of_file {
             self.fail(&chunk.file, &format!("not taken by the receiver, whose log may say why: {why}"));
         } else {
             self.put_back(state, chunk);
@@ -384,15 +400,18 @@ impl<'a> Queue<'a> {
         self.lost.may_have(path)
     }
 
-    /// Counts a worker in.
-    pub(super) fn enter(&self) {
-        self.lock().workers += 1;
+    /// Counts a worker in, of so many threads.
+    pub(super) fn enter(&self, threads: usize) -> Holder {
+        let mut state = self.lock();
+        state.workers += 1;
+        state.flight.enter(threads)
     }
 
     /// Counts a worker out; with a reason if it gave up.
-    pub(super) fn leave(&self, gave_up: Option<GaveUp>) {
+    pub(super) fn leave(&self, holder: Holder, gave_up: Option<GaveUp>) {
         let mut state = self.lock();
         state.workers -= 1;
+        state.flight.leave(holder);
         state.gave_up = gave_up.or_else(|| state.gave_up.take());
         self.event.notify_one();
     }
@@ -427,12 +446,7 @@ impl<'a> Queue<'a> {
     /// What the receiver refused to the end, if it did.
     #[must_use]
     pub(super) fn refusal(&self) -> Option<Refusal> {
-        let state = self.lock();
-        let mut refusal = state.refusal.clone()?;
-        if let Some(confirmed) = &state.first_confirmed {
-            refusal.known = confirmed.path.clone();
-        }
-        Some(refusal)
+        self.lock().refusals.last()
     }
 
     /// The files of which something still waits: their number, and the first few.
@@ -459,137 +473,4 @@ fn pop_again(state: &mut State) -> Option<Chunk> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::client::plan::tests::meta_of;
-
-    fn file(name: &str, size: u64) -> Sending {
-        Sending::new(RemotePath::parse(name.as_bytes()).unwrap(), meta_of(size))
-    }
-
-    fn terms(length: u64) -> Terms<'static> {
-        Terms { length, is_whole_when_stored: true, look: &|_| None, note_digest: None }
-    }
-
-    #[test]
-    fn any_order_of_outcomes_loses_no_chunk_and_ends() {
-        proptest::proptest!(|(outcomes in proptest::collection::vec(0..5usize, 0..200), sizes in proptest::collection::vec(1..20u64, 1..20), held_max in 1..5usize)| {
-            let progress = Progress::default();
-            let queue = Queue::new(terms(3), &progress);
-            for (index, size) in sizes.iter().enumerate() {
-                assert!(queue.push(vec![file(&index.to_string(), *size)]));
-            }
-            queue.close();
-            let mut outcomes = outcomes.into_iter();
-            let mut held = VecDeque::new();
-            loop {
-                match queue.try_take() {
-                    Taken::Chunk(chunk) => held.push_back(chunk),
-                    Taken::Nothing => assert!(!held.is_empty(), "nothing waits, nothing is held, and it does not end"),
-                    Taken::Finished => break,
-                }
-                if held.len() >= held_max || queue.lock().rests.is_empty() {
-                    let Some(chunk) = held.pop_front() else { continue };
-                    let outcome = match outcomes.next() {
-                        Some(0) => Outcome::Lost,
-                        Some(1) => Outcome::Mismatched,
-                        Some(2) => Outcome::SourceFailed("x".to_owned()),
-                        Some(3) => Outcome::Changed,
-                        _ => Outcome::Stored,
-                    };
-                    queue.settle(vec![(chunk, outcome)]);
-                }
-            }
-            assert!(held.is_empty());
-            assert_eq!(progress.done_files.sum() + progress.failed(), sizes.len() as u64);
-            assert_eq!(queue.lock().waiting_work, 0);
-            assert_eq!(queue.wait_event(None), Event::Finished);
-        });
-    }
-
-    #[test]
-    fn a_file_is_done_when_the_receiver_says_that_it_is_whole() {
-        let progress = Progress::default();
-        let queue = Queue::new(Terms { is_whole_when_stored: false, ..terms(1) }, &progress);
-        queue.push(vec![file("x", 2)]);
-        queue.close();
-        let next = |outcome| {
-            let Taken::Chunk(chunk) = queue.try_take() else { panic!("nothing to do") };
-            let range = chunk.range.clone();
-            queue.settle(vec![(chunk, outcome)]);
-            range
-        };
-        assert_eq!([next(Outcome::Stored), next(Outcome::Stored)], [0..1, 1..2]);
-        // Nobody said so: a question.
-        assert_eq!((next(Outcome::Whole(None)), progress.done_files.sum()), (2..2, 1));
-        assert!(queue.is_finished());
-    }
-
-    // C20
-    #[test]
-    fn a_file_that_changed_is_sent_anew_once() {
-        let progress = Progress::default();
-        let queue = Queue::new(Terms { look: &|_| Some(meta_of(5)), ..terms(10) }, &progress);
-        queue.push(vec![file("x", 3)]);
-        queue.close();
-        for range in [0..3, 0..5] {
-            let Taken::Chunk(chunk) = queue.try_take() else { panic!("nothing to do") };
-            assert_eq!((&chunk.range, progress.failed()), (&range, 0));
-            queue.settle(vec![(chunk, Outcome::Changed)]);
-        }
-        assert_eq!((progress.failed(), progress.done_files.sum(), queue.is_finished()), (1, 0, true));
-    }
-
-    #[test]
-    fn a_receiver_that_only_refuses_ends_the_run() {
-        let progress = Progress::default();
-        let queue = Queue::new(terms(1), &progress);
-        for index in 0..100 {
-            queue.push(vec![file(&index.to_string(), 1)]);
-        }
-        let mut refusals = 0;
-        while let Taken::Chunk(chunk) = queue.try_take() {
-            queue.settle(vec![(chunk, Outcome::Refused("closed".to_owned()))]);
-            refusals += 1;
-        }
-        // One more than there are workers raises the question; then only suspects are tried.
-        assert!((REFUSALS_IN_A_ROW_MAX..2 * REFUSALS_IN_A_ROW_MAX).contains(&refusals), "{refusals}");
-        assert!(queue.refusal().unwrap().of_all);
-        assert_eq!(queue.missing(3).0 as u64 + progress.failed(), 100);
-        assert_eq!(queue.missing(3).1.len(), 3);
-    }
-
-    #[test]
-    fn one_refused_file_among_others_fails_alone() {
-        let progress = Progress::default();
-        let queue = Queue::new(terms(1), &progress);
-        for name in ["bad", "good", "fine"] {
-            queue.push(vec![file(name, 1)]);
-            queue.enter();
-        }
-        queue.close();
-        while let Taken::Chunk(chunk) = queue.try_take() {
-            let bad = chunk.file.path.as_bytes() == b"bad";
-            queue.settle(vec![(chunk, if bad { Outcome::Refused(String::new()) } else { Outcome::Stored })]);
-        }
-        assert_eq!((progress.done_files.sum(), progress.failed()), (2, 1));
-        let refusal = queue.refusal().unwrap();
-        assert_eq!((refusal.of_all, refusal.known.as_bytes()), (false, &b"good"[..]));
-    }
-
-    #[test]
-    fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
-        let progress = Progress::default();
-        let queue = Queue::new(terms(1), &progress);
-        queue.push(vec![file("x", 5)]);
-        assert_eq!(queue.wait_event(Some(u64::MAX)), Event::Backlog);
-        queue.enter();
-        queue.enter();
-        assert_eq!(queue.wait_event(Some(5)), Event::Backlog);
-        queue.leave(None);
-        queue.leave(Some(GaveUp::Unreachable("gone".to_owned())));
-        assert_eq!(queue.wait_event(Some(5)), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
-        queue.abort();
-        assert_eq!(queue.wait_event(Some(5)), Event::Finished);
-    }
-}
+mod tests;

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::connection::{Connection, Sent, is_refusal};
+use super::flight::Holder;
 use super::live::Live;
 use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
@@ -27,15 +28,17 @@ pub(super) struct Worker<'a> {
     pub(super) wants_subtrees: bool,
     /// The receiver.
     pub(super) dialer: &'a Dialer,
+    /// Who takes chunks.
+    pub(super) holder: Holder,
     /// Where chunks come from.
-    pub(super) take: &'a (dyn Fn(Wait) -> Taken + Sync),
+    pub(super) take: &'a (dyn Fn(Holder, Wait) -> Taken + Sync),
     /// Where it is said what became of them.
     pub(super) report: &'a (dyn Fn(Vec<(Chunk, Outcome)>) + Sync),
     /// Where connections are counted.
     pub(super) progress: &'a Progress,
     /// Where streams are known while they are open.
     pub(super) live: &'a Live,
-    /// Asked to end?
+    /// Asked to end, or is nothing that is still under way waited for?
     pub(super) stop: &'a Stop,
 }
 
@@ -57,17 +60,24 @@ impl<'a> Worker<'a> {
         let mut hands = Hands::default();
         loop {
             match &mut hands.connection {
-                Some(connection) if connection.unanswered() > 0 => match (self.take)(Wait::No) {
+                Some(connection) if connection.unanswered() > 0 => match (self.take)(self.holder, Wait::No) {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => {
                         let received = connection.wait(self.report);
                         self.check(&mut hands, received)?;
                     }
                 },
-                _ => match self.take_patiently() {
-                    Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
-                    Taken::Nothing | Taken::Finished => return Ok(()),
-                },
+                connection => {
+                    if connection.is_none() && hands.broken_in_a_row > 0 {
+                        // Others may do meanwhile what it would hold.
+                        let backoff = BACKOFF_MIN.saturating_mul(1 << hands.broken_in_a_row.min(8)).min(BACKOFF_MAX / 4);
+                        self.stop.wait(backoff);
+                    }
+                    match self.take_patiently() {
+                        Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
+                        Taken::Nothing | Taken::Finished => return Ok(()),
+                    }
+                }
             }
         }
     }
@@ -91,7 +101,7 @@ impl<'a> Worker<'a> {
             }
         }
         if hands.connection.is_none() {
-            match self.connect(hands.broken_in_a_row) {
+            match self.connect() {
                 Ok(Some(connection)) => hands.connection = Some(connection),
                 Ok(None) => {
                     hands.broken_in_a_row += 1;
@@ -129,21 +139,17 @@ impl<'a> Worker<'a> {
     }
 
     fn take_patiently(&self) -> Taken {
-        match (self.take)(Wait::No) {
+        match (self.take)(self.holder, Wait::No) {
             Taken::Nothing => {
                 let _waiting = self.progress.waits.work.start();
-                (self.take)(Wait::Yes)
+                (self.take)(self.holder, Wait::Yes)
             }
             taken => taken,
         }
     }
 
     /// A new connection; none if it broke as soon as it was there.
-    fn connect(&self, broken_in_a_row: u32) -> Result<Option<Connection<'a>>, DialError> {
-        if broken_in_a_row > 0 {
-            let backoff = BACKOFF_MIN.saturating_mul(1 << broken_in_a_row.min(8)).min(BACKOFF_MAX / 4);
-            self.stop.wait(backoff);
-        }
+    fn connect(&self) -> Result<Option<Connection<'a>>, DialError> {
         let stream = self.dialer.dial_patiently(self.stop)?;
         self.progress.connections.add(1);
         let stream = self.live.register(stream);
@@ -177,6 +183,11 @@ impl<'a> Worker<'a> {
             }
             Err(mut error) => {
                 if let Some(connection) = hands.connection.take() {
+                    if self.stop.is_asked() {
+                        // It was shut down from here.
+                        self.put_back(connection.reset(), None);
+                        return Ok(false);
+                    }
                     tracing::debug!("a connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);
                     let (unanswered, refusal) = connection.give_up(self.report);
@@ -197,7 +208,6 @@ impl<'a> Worker<'a> {
     fn put_back(&self, unanswered: Vec<Chunk>, error: Option<&io::Error>) {
         let mut outcome = match error {
             None => Outcome::Lost,
-            Some(_) if self.stop.is_asked() => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
             Some(error) if is_refusal(error) => Outcome::Lost,
             Some(error) => Outcome::Refused(describe_close(error)),

@@ -166,6 +166,12 @@ impl Dialer {
         }
     }
 
+    /// Does it dial a listener of this machine?
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        matches!(self.target, Target::Local(_))
+    }
+
     /// The same, with streams that are encrypted if there is a client for that.
     #[must_use]
     pub fn with_tls(self, tls: Option<Client>) -> Self {

@@ -325,6 +325,13 @@ impl Session {
     pub fn is_whole_when_stored(&self) -> bool {
         matches!(self, Self::V1 { .. })
     }
+
+    /// May a range be sent while it is under way on another connection? (Otherwise the slower one
+    /// writes over what may have changed since.)
+    #[must_use]
+    pub fn takes_repeats(&self) -> bool {
+        matches!(self, Self::V2 { .. })
+    }
 }
 
 /// A list of names, as it came: joined by line feeds. Empty names mean nothing.

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::*;
 
@@ -20,6 +20,10 @@ pub struct Knobs {
     pub hold: Option<u64>,
     /// Waits before it passes each piece on.
     pub delay: Option<Duration>,
+    /// Lets so many bytes a second through.
+    pub rate: Option<u64>,
+    /// Resets the connection after so long.
+    pub lifetime: Option<Duration>,
 }
 
 /// Bytes of each connection's start that are kept.
@@ -33,6 +37,8 @@ struct Shared {
     holding: AtomicUsize,
     released: AtomicBool,
     starts: Mutex<Vec<u8>>,
+    /// Bytes that went to the receiver, by connection.
+    forth_each: Mutex<Vec<u64>>,
 }
 
 /// The relay.
@@ -60,19 +66,37 @@ impl Link {
         Self::start(TcpListener::bind("127.0.0.1:0").unwrap(), upstream, choose)
     }
 
+    /// The same, which keeps little of what it read and did not pass on yet.
+    pub fn narrow(upstream: u16, choose: impl Fn(usize) -> Knobs + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&listener).set_recv_buffer_size(64 * 1024).unwrap();
+        Self::start(listener, upstream, choose)
+    }
+
     fn start(listener: TcpListener, upstream: u16, choose: impl Fn(usize) -> Knobs + Send + 'static) -> Self {
         let (port, shared) = (listener.local_addr().unwrap().port(), Arc::<Shared>::default());
         let link = Self { port, shared: Arc::clone(&shared) };
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let knobs = choose(shared.connections.fetch_add(1, Ordering::SeqCst));
-                let shared = Arc::clone(&shared);
+                let index = shared.connections.fetch_add(1, Ordering::SeqCst);
+                let (knobs, shared) = (choose(index), Arc::clone(&shared));
+                shared.forth_each.lock().unwrap().push(0);
                 thread::spawn(move || {
                     let Ok(receiver) = TcpStream::connect(("127.0.0.1", upstream)) else { return };
                     let back = Knobs { flip: knobs.flip_answer, ..Knobs::default() };
                     thread::scope(|scope| {
-                        scope.spawn(|| pass_on(&receiver, &stream, back, &shared, &shared.back, false));
-                        pass_on(&stream, &receiver, knobs, &shared, &shared.forth, true);
+                        let (has_ended, ended) = mpsc::channel::<()>();
+                        scope.spawn(|| pass_on(&receiver, &stream, back, &shared, &shared.back, None));
+                        if let Some(lifetime) = knobs.lifetime {
+                            let (receiver, stream) = (&receiver, &stream);
+                            scope.spawn(move || {
+                                if ended.recv_timeout(lifetime) == Err(mpsc::RecvTimeoutError::Timeout) {
+                                    [stream, receiver].into_iter().for_each(reset);
+                                }
+                            });
+                        }
+                        pass_on(&stream, &receiver, knobs, &shared, &shared.forth, Some(index));
+                        drop(has_ended);
                     });
                 });
             }
@@ -83,6 +107,11 @@ impl Link {
     /// Bytes that went to the receiver.
     pub fn forth(&self) -> u64 {
         self.shared.forth.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that went to the receiver over one connection.
+    pub fn forth_of(&self, index: usize) -> u64 {
+        self.shared.forth_each.lock().unwrap().get(index).copied().unwrap_or_default()
     }
 
     /// Bytes that came from the receiver.
@@ -116,8 +145,14 @@ impl Drop for Link {
     }
 }
 
-fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shared, count: &AtomicU64, is_forth: bool) {
-    let (mut bytes, mut passed) = ([0; 16_384], 0);
+fn reset(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// Passes on what comes `from` one side; `forth` is which connection it is, on the way to the receiver.
+fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shared, count: &AtomicU64, forth: Option<usize>) {
+    let (mut bytes, mut passed, start) = ([0; 16_384], 0, Instant::now());
     while let Ok(len @ 1..) = from.read(&mut bytes) {
         let here = |at: Option<u64>| at.and_then(|at| at.checked_sub(passed)).filter(|&at| at < len as u64);
         if let Some(at) = here(knobs.flip) {
@@ -135,10 +170,24 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shar
             }
         }
         knobs.delay.into_iter().for_each(thread::sleep);
-        if is_forth && passed < KEPT_LEN as u64 {
+        if let Some(rate) = knobs.rate {
+            let due = start + Duration::from_secs_f64((passed + len as u64) as f64 / rate as f64);
+            let slept = due.saturating_duration_since(Instant::now());
+            // In steps, so that a link that is let go is not waited for.
+            for _ in 0..slept.as_millis() / 20 {
+                if !shared.released.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+            thread::sleep(slept.min(due.saturating_duration_since(Instant::now())).min(Duration::from_millis(20)));
+        }
+        if forth.is_some() && passed < KEPT_LEN as u64 {
             shared.starts.lock().unwrap().extend_from_slice(&bytes[..len]);
         }
         count.fetch_add(len as u64, Ordering::SeqCst);
+        if let Some(index) = forth {
+            shared.forth_each.lock().unwrap()[index] += len as u64;
+        }
         if to.write_all(&bytes[..len]).is_err() {
             let _ = from.shutdown(Shutdown::Read);
             break;

@@ -20,6 +20,10 @@ const SETUP: u8 = 0x41;
 const TASK: u8 = 0x42;
 const REPORT: u8 = 0x43;
 
+/// Bits of how a task is to be sent.
+const ALONE: u8 = 1;
+const REPEAT: u8 = 2;
+
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -63,6 +67,8 @@ pub struct Task {
     pub ticket: u32,
     /// Send it with nothing else unanswered: it may be what closed a connection.
     pub alone: bool,
+    /// Somebody else is at it and takes too long: for a thread that has nothing else unanswered.
+    pub is_repeat: bool,
     /// The entry's path.
     pub path: RemotePath,
     /// The file that the range is of.
@@ -160,9 +166,13 @@ pub fn decode(bytes: &[u8]) -> Decoded<Frame> {
     let decoded = match frame.kind {
         SETUP => Frame::Setup(decode_setup(&mut fields)?),
         TASK => {
-            let (ticket, alone) = (fields.word()?, fields.flag()?);
+            let (ticket, how) = (fields.word()?, fields.byte()?);
+            if how & !(ALONE | REPEAT) != 0 {
+                return Err(Error::Malformed("task"));
+            }
+            let (alone, is_repeat) = (how & ALONE != 0, how & REPEAT != 0);
             let put = decode_put(&mut fields)?;
-            Frame::Task(Task { ticket, alone, path: put.path, file: put.file, range: put.range })
+            Frame::Task(Task { ticket, alone, is_repeat, path: put.path, file: put.file, range: put.range })
         }
         REPORT => Frame::Report(decode_report(&mut fields)?),
         kind => return Err(Error::UnknownOperation(vec![kind])),
@@ -221,7 +231,7 @@ pub fn encode(bytes: &mut Vec<u8>, frame: &Frame) {
         Frame::Setup(setup) => frame::encode(bytes, SETUP, |body| put_setup(body, setup)),
         Frame::Task(task) => frame::encode(bytes, TASK, |body| {
             put_word(body, task.ticket);
-            body.push(u8::from(task.alone));
+            body.push(if task.alone { ALONE } else { 0 } | if task.is_repeat { REPEAT } else { 0 });
             put_put(body, &task.path, &task.file, &task.range);
         }),
         Frame::Report(report) => frame::encode(bytes, REPORT, |body| {
@@ -294,9 +304,18 @@ mod tests {
             Frame::Task(Task {
                 ticket: 7,
                 alone: true,
+                is_repeat: false,
                 path: RemotePath::parse(b"a/b").unwrap(),
                 file: FileMeta { identity, attributes: Attributes::default(), is_sparse: true },
                 range: 10..100,
+            }),
+            Frame::Task(Task {
+                ticket: 8,
+                alone: false,
+                is_repeat: true,
+                path: RemotePath::parse(b"a").unwrap(),
+                file: FileMeta { identity, attributes: Attributes::default(), is_sparse: false },
+                range: 0..100,
             }),
             Frame::Report(Report {
                 ticket: 7,

@@ -1,0 +1,325 @@
+//! Chunks in flight: who has which since when, and which of them somebody else should send as well.
+//!
+//! A chunk may be in two hands: its first one, and that of whoever repeats it because the first takes
+//! too long. The first confirmation counts. Knows nothing of files and outcomes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use super::plan::Chunk;
+use crate::limits::{CHUNK_TRIES_MAX, REPEAT_AFTER_MIN, REPEATS_WORK_MAX};
+
+/// Who takes chunks: a thread, or a process with several.
+pub(super) type Holder = u32;
+
+/// One handing out of a chunk: what its outcome is known by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Hand {
+    number: u64,
+    /// 0 for the first one, then which of the repeats it is.
+    repeat: u32,
+    holder: Holder,
+}
+
+impl Hand {
+    /// Has somebody else the chunk as well?
+    #[must_use]
+    pub(super) fn is_repeat(self) -> bool {
+        self.repeat > 0
+    }
+}
+
+/// All chunks in flight, and those who have them.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    /// By the order in which they were handed out.
+    chunks: BTreeMap<u64, InFlight>,
+    next_number: u64,
+    loads: HashMap<Holder, Load>,
+    next_holder: Holder,
+    /// Work that was confirmed, and the time of threads that went into it.
+    confirmed_work: u64,
+    confirmed_time: Duration,
+}
+
+/// A chunk without a confirmation.
+#[derive(Debug)]
+struct InFlight {
+    chunk: Chunk,
+    first: Held,
+    repeat: Option<Held>,
+    repeats: u32,
+    /// Hands that failed while another had it.
+    failures: u8,
+    /// It is not repeated before.
+    not_before: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    hand: Hand,
+    since: Instant,
+    /// Work that this hand's holder had for each of its threads, this chunk included.
+    ahead: u64,
+}
+
+/// What one holder has.
+#[derive(Debug)]
+struct Load {
+    threads: usize,
+    chunks: usize,
+    repeats: usize,
+    work: u64,
+    /// When something of it was confirmed last, or when it began to have something.
+    progress: Instant,
+}
+
+impl Load {
+    fn new(threads: usize) -> Self {
+        Self { threads: threads.max(1), chunks: 0, repeats: 0, work: 0, progress: Instant::now() }
+    }
+
+    /// Has it a thread with nothing to do? (Each that works has a chunk at least.)
+    fn has_idle_thread(&self) -> bool {
+        self.chunks < self.threads
+    }
+
+    fn may_repeat(&self) -> bool {
+        // What is small goes in company.
+        self.has_idle_thread() || (self.chunks == self.repeats && self.work < REPEATS_WORK_MAX)
+    }
+}
+
+impl Flight {
+    /// Is nothing in flight? Late hands don't count.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// One more who takes chunks, with so many threads.
+    pub(super) fn enter(&mut self, threads: usize) -> Holder {
+        self.next_holder += 1;
+        self.loads.insert(self.next_holder, Load::new(threads));
+        self.next_holder
+    }
+
+    /// One takes no more, and has nothing.
+    pub(super) fn leave(&mut self, holder: Holder) {
+        self.loads.remove(&holder);
+    }
+
+    /// Hands out a chunk that nobody has.
+    pub(super) fn hand_out(&mut self, mut chunk: Chunk, holder: Holder, now: Instant) -> Chunk {
+        let number = self.next_number;
+        self.next_number += 1;
+        chunk.hand = Hand { number, repeat: 0, holder };
+        let first = self.held(&chunk, now);
+        let in_flight = InFlight { chunk: chunk.clone(), first, repeat: None, repeats: 0, failures: 0, not_before: now };
+        self.chunks.insert(number, in_flight);
+        chunk
+    }
+
+    /// Hands out the oldest chunk that somebody else has for too long and nobody repeats, to one who
+    /// has nothing else to do; `None` where there is none.
+    pub(super) fn repeat(&mut self, holder: Holder, now: Instant) -> Option<Chunk> {
+        let load = self.loads.entry(holder).or_insert_with(|| Load::new(1));
+        if !load.may_repeat() {
+            return None;
+        }
+        // A process may repeat what another thread of its own is stuck with.
+        let may_have_own = load.has_idle_thread();
+        let is_due = |in_flight: &InFlight| {
+            in_flight.repeat.is_none()
+                && (in_flight.first.hand.holder != holder || may_have_own)
+                && now >= in_flight.not_before
+                && self.is_late(in_flight, now)
+        };
+        let number = *self.chunks.iter().find(|(_, in_flight)| is_due(in_flight))?.0;
+        let in_flight = self.chunks.get_mut(&number)?;
+        in_flight.repeats += 1;
+        let mut chunk = in_flight.chunk.clone();
+        chunk.hand = Hand { number, repeat: in_flight.repeats, holder };
+        let held = self.held(&chunk, now);
+        self.chunks.get_mut(&number)?.repeat = Some(held);
+        Some(chunk)
+    }
+
+    /// Waits no longer for what takes too long of files that have failed.
+    pub(super) fn forget_failed(&mut self, now: Instant) {
+        let is_lost = |in_flight: &InFlight| in_flight.chunk.file.has_failed() && self.is_late(in_flight, now);
+        let lost: Vec<u64> = self.chunks.iter().filter(|(_, in_flight)| is_lost(in_flight)).map(|(number, _)| *number).collect();
+        lost.iter().for_each(|number| drop(self.chunks.remove(number)));
+    }
+
+    fn is_late(&self, in_flight: &InFlight, now: Instant) -> bool {
+        now.saturating_duration_since(in_flight.first.since) >= self.patience(in_flight.first.ahead)
+    }
+
+    /// Counts a chunk to what its holder has.
+    fn held(&mut self, chunk: &Chunk, now: Instant) -> Held {
+        let load = self.loads.entry(chunk.hand.holder).or_insert_with(|| Load::new(1));
+        if load.chunks == 0 {
+            load.progress = now;
+        }
+        load.chunks += 1;
+        load.repeats += usize::from(chunk.hand.is_repeat());
+        load.work = load.work.saturating_add(chunk.work());
+        let ahead = (load.work / load.threads as u64).max(chunk.work());
+        Held { hand: chunk.hand, since: now, ahead }
+    }
+
+    /// How long so much work may take until something is wrong: twice what it took the others.
+    fn patience(&self, work: u64) -> Duration {
+        if self.confirmed_work == 0 {
+            return 4 * REPEAT_AFTER_MIN;
+        }
+        let usual = self.confirmed_time.as_secs_f64() * work as f64 / self.confirmed_work as f64;
+        REPEAT_AFTER_MIN + Duration::try_from_secs_f64(2.0 * usual).unwrap_or(Duration::MAX / 2)
+    }
+
+    /// Takes a chunk back from one who has it. True where what became of it counts: it is confirmed,
+    /// for the first time; or it failed, and nobody else has it. Then it is not in flight any more.
+    pub(super) fn take_back(&mut self, chunk: &Chunk, is_confirmed: bool, now: Instant) -> bool {
+        let hand = chunk.hand;
+        self.put_down(chunk, is_confirmed, now);
+        let Some(in_flight) = self.chunks.get_mut(&hand.number) else { return false };
+        let other = if in_flight.first.hand == hand { in_flight.repeat } else { Some(in_flight.first) };
+        in_flight.failures += u8::from(!is_confirmed);
+        match other {
+            // Where repeats fail again and again something is wrong with more than a connection: the
+            // hand that is stuck is not waited for.
+            Some(other) if !is_confirmed && in_flight.failures < CHUNK_TRIES_MAX => {
+                (in_flight.first, in_flight.repeat) = (other, None);
+                in_flight.not_before = now + REPEAT_AFTER_MIN * u32::from(in_flight.failures);
+                false
+            }
+            _ => self.chunks.remove(&hand.number).is_some(),
+        }
+    }
+
+    fn put_down(&mut self, chunk: &Chunk, is_confirmed: bool, now: Instant) {
+        let Some(load) = self.loads.get_mut(&chunk.hand.holder) else { return };
+        load.chunks = load.chunks.saturating_sub(1);
+        load.repeats = load.repeats.saturating_sub(usize::from(chunk.hand.is_repeat()));
+        load.work = load.work.saturating_sub(chunk.work());
+        if is_confirmed {
+            let time = now.saturating_duration_since(load.progress);
+            load.progress = now;
+            self.confirmed_time += time * u32::try_from(load.threads).unwrap_or(u32::MAX);
+            self.confirmed_work = self.confirmed_work.saturating_add(chunk.work());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::client::plan::{Sending, tests::meta_of};
+    use crate::path::RemotePath;
+
+    const LATER: Duration = Duration::from_secs(3600);
+
+    fn chunk(len: u64) -> Chunk {
+        Chunk::of(&Arc::new(Sending::new(RemotePath::parse(b"x").unwrap(), meta_of(len))), 0..len)
+    }
+
+    /// A flight in which the first of so many threads of each holder has a large chunk.
+    fn stuck(threads: &[usize]) -> (Flight, Vec<Holder>, Vec<Chunk>, Instant) {
+        let (mut flight, now) = (Flight::default(), Instant::now());
+        let holders: Vec<Holder> = threads.iter().map(|threads| flight.enter(*threads)).collect();
+        let chunks = holders.iter().map(|holder| flight.hand_out(chunk(1 << 24), *holder, now)).collect();
+        (flight, holders, chunks, now + LATER)
+    }
+
+    #[test]
+    fn the_oldest_is_repeated_once_by_one_who_has_nothing() {
+        let (mut flight, holders, chunks, later) = stuck(&[1, 1]);
+        assert!(holders.iter().all(|holder| flight.repeat(*holder, later).is_none()), "they have something");
+        let (idle, other) = (flight.enter(1), flight.enter(1));
+        let repeats = [idle, idle, other, other].map(|holder| flight.repeat(holder, later).map(|chunk| chunk.hand.number));
+        assert_eq!(repeats, [Some(chunks[0].hand.number), None, Some(chunks[1].hand.number), None]);
+    }
+
+    #[test]
+    fn small_chunks_are_repeated_in_company() {
+        let (mut flight, now) = (Flight::default(), Instant::now());
+        let (slow, idle) = (flight.enter(1), flight.enter(1));
+        (0..5000).for_each(|_| drop(flight.hand_out(chunk(1), slow, now)));
+        let repeats = std::iter::from_fn(|| flight.repeat(idle, now + LATER)).count() as u64;
+        assert_eq!(repeats, REPEATS_WORK_MAX.div_ceil(chunk(1).work()));
+    }
+
+    #[test]
+    fn the_first_confirmation_counts_and_nothing_after_it() {
+        for (first_wins, late_is_good) in [(true, true), (true, false), (false, true), (false, false)] {
+            let (mut flight, _, chunks, later) = stuck(&[1]);
+            let idle = flight.enter(1);
+            let mut hands = [chunks[0].clone(), flight.repeat(idle, later).unwrap()];
+            if !first_wins {
+                hands.swap(0, 1);
+            }
+            assert!(flight.take_back(&hands[0], true, later) && flight.is_empty());
+            assert!(!flight.take_back(&hands[1], late_is_good, later));
+        }
+    }
+
+    #[test]
+    fn one_that_fails_leaves_the_chunk_to_the_other_and_the_other_may_be_repeated_again() {
+        for first_fails in [true, false] {
+            let (mut flight, holders, chunks, mut later) = stuck(&[1]);
+            let idle = flight.enter(1);
+            let mut hands = [chunks[0].clone(), flight.repeat(idle, later).unwrap()];
+            let mut free = holders[0];
+            if !first_fails {
+                hands.swap(0, 1);
+                free = idle;
+            }
+            assert!(!flight.take_back(&hands[0], false, later));
+            assert!(flight.repeat(free, later).is_none(), "not at once");
+            later += LATER;
+            let again = flight.repeat(free, later).unwrap();
+            assert!(!flight.take_back(&hands[1], false, later) && !flight.is_empty());
+            assert!(flight.take_back(&again, false, later) && flight.is_empty(), "nobody else has it");
+        }
+    }
+
+    #[test]
+    fn repeats_that_always_fail_do_not_wait_for_the_one_that_is_stuck() {
+        let (mut flight, _, chunks, mut later) = stuck(&[1]);
+        let idle = flight.enter(1);
+        let mut failures = 0;
+        while !flight.is_empty() {
+            later += LATER;
+            let repeat = flight.repeat(idle, later).unwrap();
+            failures += 1;
+            assert_eq!(flight.take_back(&repeat, false, later), failures == CHUNK_TRIES_MAX);
+        }
+        assert!(!flight.take_back(&chunks[0], true, later), "it was put back meanwhile");
+    }
+
+    #[test]
+    fn a_process_repeats_what_one_of_its_threads_is_stuck_with_where_another_is_idle() {
+        let (mut flight, holders, _, later) = stuck(&[2]);
+        let repeat = flight.repeat(holders[0], later).unwrap();
+        assert!(repeat.hand.is_repeat());
+        assert!(flight.repeat(holders[0], later).is_none());
+        assert!(flight.take_back(&repeat, true, later));
+    }
+
+    #[test]
+    fn patience_follows_what_others_took() {
+        let (mut flight, now) = (Flight::default(), Instant::now());
+        let (slow, quick) = (flight.enter(1), flight.enter(1));
+        flight.hand_out(chunk(1 << 24), slow, now);
+        let other = flight.hand_out(chunk(1 << 24), quick, now);
+        let second = now + Duration::from_secs(1);
+        assert!(flight.take_back(&other, true, second));
+        for (after, is_due) in [(1900, false), (2100, false), (2400, false), (2600, true)] {
+            let at = now + Duration::from_millis(after);
+            assert_eq!(flight.repeat(quick, at).is_some(), is_due, "after {after} ms");
+        }
+    }
+}
