@@ -129,13 +129,10 @@ impl Flight {
         }
         // A process may repeat what another thread of its own is stuck with.
         let may_have_own = load.has_idle_thread();
-        let is_due = |in_flight: &InFlight| {
-            in_flight.repeat.is_none()
-                && (in_flight.first.hand.holder != holder || may_have_own)
-                && now >= in_flight.not_before
-                && self.is_late(in_flight, now)
-        };
-        let number = *self.chunks.iter().find(|(_, in_flight)| is_due(in_flight))?.0;
+        let number = self.late(now).find_map(|(number, in_flight)| {
+            let may_have = in_flight.first.hand.holder != holder || may_have_own;
+            (in_flight.repeat.is_none() && may_have && now >= in_flight.not_before).then_some(number)
+        })?;
         let in_flight = self.chunks.get_mut(&number)?;
         in_flight.repeats += 1;
         let mut chunk = in_flight.chunk.clone();
@@ -147,13 +144,24 @@ impl Flight {
 
     /// Waits no longer for what takes too long of files that have failed.
     pub(super) fn forget_failed(&mut self, now: Instant) {
-        let is_lost = |in_flight: &InFlight| in_flight.chunk.file.has_failed() && self.is_late(in_flight, now);
-        let lost: Vec<u64> = self.chunks.iter().filter(|(_, in_flight)| is_lost(in_flight)).map(|(number, _)| *number).collect();
+        let lost: Vec<u64> =
+            self.late(now).filter(|(_, in_flight)| in_flight.chunk.file.has_failed()).map(|(number, _)| number).collect();
         lost.iter().for_each(|number| drop(self.chunks.remove(number)));
     }
 
-    fn is_late(&self, in_flight: &InFlight, now: Instant) -> bool {
-        now.saturating_duration_since(in_flight.first.since) >= self.patience(in_flight.first.ahead)
+    /// What takes too long, oldest first.
+    fn late(&self, now: Instant) -> impl Iterator<Item = (u64, &InFlight)> {
+        let mut late_holders = Vec::new();
+        self.chunks.iter().filter_map(move |(number, in_flight)| {
+            let Held { hand, since, ahead } = in_flight.first;
+            // On one connection all comes in order: what is behind a late one will be late.
+            let is_behind = late_holders.contains(&hand.holder);
+            let is_late = is_behind || now.saturating_duration_since(since) >= self.patience(ahead);
+            if is_late && !is_behind && self.loads.get(&hand.holder).is_none_or(|load| load.threads == 1) {
+                late_holders.push(hand.holder);
+            }
+            is_late.then_some((*number, in_flight))
+        })
     }
 
     /// Counts a chunk to what its holder has.
@@ -313,13 +321,16 @@ mod tests {
     fn patience_follows_what_others_took() {
         let (mut flight, now) = (Flight::default(), Instant::now());
         let (slow, quick) = (flight.enter(1), flight.enter(1));
-        flight.hand_out(chunk(1 << 24), slow, now);
+        // What is behind it may take twice as long, but not once the first is late.
+        (0..2).for_each(|_| drop(flight.hand_out(chunk(1 << 24), slow, now)));
         let other = flight.hand_out(chunk(1 << 24), quick, now);
         let second = now + Duration::from_secs(1);
         assert!(flight.take_back(&other, true, second));
         for (after, is_due) in [(1900, false), (2100, false), (2400, false), (2600, true)] {
             let at = now + Duration::from_millis(after);
-            assert_eq!(flight.repeat(quick, at).is_some(), is_due, "after {after} ms");
+            let idle = flight.enter(1);
+            let repeats = [quick, idle].map(|holder| flight.repeat(holder, at).is_some());
+            assert_eq!(repeats, [is_due, is_due], "after {after} ms");
         }
     }
 }
