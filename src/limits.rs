@@ -201,6 +201,9 @@ pub const CHILD_CHUNKS_MAX: usize = 2048;
 /// description has not caught up with. Further ones stay their owner's alone.
 pub const FOLDERS_MADE_MAX: usize = 100_000;
 
+/// How long a child process may take to end once there is nothing left for it to do.
+pub const CHILD_END_MAX: Duration = Duration::from_secs(1);
+
 /// Jobs that a receiver serves at once.
 pub const SESSIONS_MAX: usize = 256;
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 mod common;
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -94,14 +95,36 @@ fn expect_repeats(ended: &Ended, link: &Link) {
 // E04, E05
 #[test]
 fn a_connection_that_dies_again_and_again_does_not_hold_up_the_others() {
-    let knobs = Knobs { lifetime: Some(Duration::from_millis(500)), ..steady() };
+    let knobs = Knobs { lifetime: Some(Duration::from_millis(200)), ..steady() };
     // That one, and each that is opened in its place.
     compare(
         knobs,
         |index, odd| index == odd || index > LAST,
         |ended, link, _| {
-            assert!(link.connections() > LAST + 1, "none died: {}", ended.json);
+            assert!(link.resets() > 0, "none died: {}", ended.json);
             assert!(link.forth() < CONTENT + 40 * CHUNK, "{} bytes for {CONTENT}", link.forth());
         },
     );
+}
+
+// E15
+#[test]
+fn a_worker_process_that_stands_still_is_not_waited_for() {
+    let (source, root) = (temp_dir(), temp_dir());
+    let file = source.path().join("file");
+    write(&file, noise(CONTENT as usize, 1));
+    let recv = Recv::start(root.path());
+    let link = Link::narrow(recv.port, |_| steady());
+    let (crew, _) = CREWS[1];
+    let flags = [&crew[..], &["--length", "500000"]].concat();
+    let sender = Sender::start(&mut send_to(link.port, &file, "in", &flags));
+    wait_until("the other process sends", || link.forth_of(LAST) > CHUNK / 2);
+    let children = children_of(sender.child.id());
+    assert_eq!(children.len(), 1);
+    signal_to(children[0], "STOP");
+    let ended = sender.wait().expect(0);
+    assert_same(&file, &recv.path("in/file"));
+    assert!(ended.number("repeated_bytes") > 0, "{}", ended.json);
+    let is_gone = || fs::read_to_string(format!("/proc/{}/stat", children[0])).map_or(true, |stat| stat.contains(") Z "));
+    wait_until("it is gone, too", is_gone);
 }

@@ -15,7 +15,8 @@ pub(super) type Holder = u32;
 /// One handing out of a chunk: what its outcome is known by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Hand {
-    number: u64,
+    /// The same for all who have a chunk at once.
+    pub(super) number: u64,
     /// 0 for the first one, then which of the repeats it is.
     repeat: u32,
     holder: Holder,

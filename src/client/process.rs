@@ -23,7 +23,7 @@ use super::plan::{Chunk, Sending};
 use super::queue::Queue;
 use super::source::Source;
 use super::worker::Worker;
-use crate::limits::{CHILD_CHUNKS_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
+use crate::limits::{CHILD_CHUNKS_MAX, CHILD_END_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
 use crate::net::dial::Dialer;
 use crate::net::tls::{Client, Fingerprint};
 use crate::progress::Progress;
@@ -35,7 +35,7 @@ use crate::stop::Stop;
 /// A child process, and what it holds.
 #[derive(Debug)]
 pub(super) struct Process {
-    child: Child,
+    child: Mutex<Child>,
     stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     /// Bytes of chunks that a child may hold before it gets no more.
@@ -76,7 +76,7 @@ impl Process {
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let held_max = CHILD_CHUNKS_MAX.min(WINDOW_FRAMES_MAX.saturating_mul(setup.thread_num as usize));
         let mut process = Self {
-            child,
+            child: Mutex::new(child),
             stdin,
             stdout,
             held_bytes_max: threads.saturating_mul(length),
@@ -114,11 +114,15 @@ impl Process {
                 tracing::debug!("a worker process takes no more work: {error}");
             }
             // Its input has ended: it ends, and so does its output.
+            let held = self.answered.wait_timeout_while(self.lock(), CHILD_END_MAX, |held| !held.gone);
+            drop(held);
+            if queue.is_finished() {
+                // It has nothing left to do, or nothing that it does counts any more.
+                self.kill();
+            }
             listener.join().unwrap_or_else(|_| Err(Farewell::Broken("it can't be listened to".to_owned())))
         });
-        // It has nothing left to do, or nothing that it does counts any more.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         match listened {
             Ok(()) => Ok(()),
             Err(Farewell::GaveUp(why)) => Err(why),
@@ -127,6 +131,13 @@ impl Process {
                 Ok(())
             }
         }
+    }
+
+    /// Ends the child, if it has not ended.
+    fn kill(&self) {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     fn hand_out(&self, mut stdin: ChildStdin, holder: Holder, queue: &Queue<'_>) -> io::Result<()> {

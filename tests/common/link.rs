@@ -35,6 +35,7 @@ struct Shared {
     back: AtomicU64,
     connections: AtomicUsize,
     holding: AtomicUsize,
+    resets: AtomicUsize,
     released: AtomicBool,
     starts: Mutex<Vec<u8>>,
     /// Bytes that went to the receiver, by connection.
@@ -88,9 +89,10 @@ impl Link {
                         let (has_ended, ended) = mpsc::channel::<()>();
                         scope.spawn(|| pass_on(&receiver, &stream, back, &shared, &shared.back, None));
                         if let Some(lifetime) = knobs.lifetime {
-                            let (receiver, stream) = (&receiver, &stream);
+                            let (receiver, stream, resets) = (&receiver, &stream, &shared.resets);
                             scope.spawn(move || {
                                 if ended.recv_timeout(lifetime) == Err(mpsc::RecvTimeoutError::Timeout) {
+                                    resets.fetch_add(1, Ordering::SeqCst);
                                     [stream, receiver].into_iter().for_each(reset);
                                 }
                             });
@@ -122,6 +124,11 @@ impl Link {
     /// Connections so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were reset at the end of their time.
+    pub fn resets(&self) -> usize {
+        self.shared.resets.load(Ordering::SeqCst)
     }
 
     /// What all connections to the receiver began with.

@@ -27,8 +27,10 @@ impl Hands<'_> {
         self.now += 1000 * AGAIN_AFTER;
         match self.queue.pop(&mut self.queue.lock(), holder, self.now) {
             Taken::Chunk(chunk) => {
-                let is_same = |other: &Chunk| Arc::ptr_eq(&other.file, &chunk.file) && other.range == chunk.range;
+                // One that was put back is another one, even if somebody is still stuck with it.
+                let is_same = |other: &Chunk| other.hand.number == chunk.hand.number;
                 let others: Vec<usize> = self.held.iter().filter(|(_, other)| is_same(other)).map(|(other, _)| *other).collect();
+                assert!(others.len() <= usize::from(chunk.hand.is_repeat()), "two have it already");
                 if chunk.hand.is_repeat() {
                     assert!(THREADS[index] > 1 || !others.contains(&index), "it has it");
                 }
