@@ -11,10 +11,10 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::attributes::{self, MODE_MASK, Notes};
-use super::folders::name_of;
+use super::folders::{Folder, name_of};
 use super::pending::{self, Order, Spool};
 use super::temp::TempName;
-use super::{Error, Folders, Made, OnExisting, Pending, Store, aside, folder_refusal, jail, refusal};
+use super::{Error, Folders, Made, OnExisting, Pending, Store, aside, folder_refusal, jail, refusal, spelling};
 use crate::entry::{Attributes, Entry, Kind, Time};
 use crate::limits::{PATH_LEN_MAX, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -102,7 +102,7 @@ impl Store {
         let (text, name) = (OsStr::from_bytes(target), name_of(path));
         let (folder, temp) = self.in_folder(folders, path, "make", |folder| {
             let there = rustix::fs::readlinkat(folder.as_fd(), name, Vec::new());
-            let temp = match there.is_ok_and(|there| there.as_bytes() == target) {
+            let temp = match there.is_ok_and(|there| there.as_bytes() == target) && folder.spells(name) {
                 true => None,
                 false => Some(self.under_temp_name(|temp| rustix::fs::symlinkat(text, folder.as_fd(), temp))?),
             };
@@ -111,7 +111,7 @@ impl Store {
         let made = temp.as_ref().map_or(name, TempName::as_name);
         let placed = dress_symlink(folder.as_fd(), made, attributes, mtime, notes)
             .map_err(|errno| refusal(path, "set the time of", errno))
-            .and_then(|()| temp.map_or(Ok(()), |temp| place(folder.as_fd(), temp, path, on_existing)));
+            .and_then(|()| temp.map_or(Ok(()), |temp| place(&folder, temp, path, on_existing)));
         if let (Err(_), Some(temp)) = (&placed, temp) {
             let _ = jail::remove(folder.as_fd(), temp.as_name());
         }
@@ -127,7 +127,7 @@ impl Store {
             let link = |temp: &OsStr| rustix::fs::linkat(from.as_fd(), name_of(to), folder.as_fd(), temp, AtFlags::empty());
             Ok((Arc::clone(folder), self.under_temp_name(link)?))
         })?;
-        let placed = place_hard_link(folder.as_fd(), temp, path, on_existing);
+        let placed = place_hard_link(&folder, temp, path, on_existing);
         // Of two links to one file a rename leaves both.
         let _ = jail::remove(folder.as_fd(), temp.as_name());
         placed
@@ -156,21 +156,23 @@ fn dress_symlink(
 }
 
 /// What was linked may be anything by then: only a regular file gets the name.
-fn place_hard_link(folder: BorrowedFd<'_>, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
-    let made = jail::look(folder, temp.as_name()).map_err(|errno| refusal(path, "look at", errno))?;
+fn place_hard_link(folder: &Folder, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
+    let made = jail::look(folder.as_fd(), temp.as_name()).map_err(|errno| refusal(path, "look at", errno))?;
     if FileType::from_raw_mode(made.stx_mode.into()) != FileType::RegularFile {
         return Err(Error::Refused { path: path.clone(), what: "a link to what is not a regular file" });
     }
     let inode = |stat: &rustix::fs::Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
-    match jail::look(folder, name_of(path)) {
-        Ok(there) if inode(&there) == inode(&made) => Ok(()),
+    match jail::look(folder.as_fd(), name_of(path)) {
+        Ok(there) if inode(&there) == inode(&made) && folder.spells(name_of(path)) => Ok(()),
         _ => place(folder, temp, path, on_existing),
     }
 }
 
 /// Gives a link its name, in the place of whatever had it but a folder.
-fn place(folder: BorrowedFd<'_>, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
+fn place(folder: &Folder, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
     let name = name_of(path);
+    let _turn = spelling::claim(folder, temp.as_name(), path)?;
+    let folder = folder.as_fd();
     let kept = match on_existing {
         OnExisting::Replace => None,
         OnExisting::KeepAside => aside::keep_aside(folder, name, path, None)?,

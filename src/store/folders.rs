@@ -3,14 +3,14 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::made::PRIVATE;
-use super::{Error, Made, Store, folder_refusal, jail, refusal};
+use super::{Error, Made, Store, folder_refusal, jail, refusal, spelling};
 use crate::limits::{FOLDER_TRUSTED_FOR, FOLDERS_MAX};
 use crate::path::RemotePath;
 
@@ -21,6 +21,7 @@ pub(super) struct Folder {
     /// Does a file that is created here get exactly the mode it is given? Not where the folder has an
     /// access list of its own for what is made in it.
     pub(super) keeps_modes: bool,
+    is_case_blind: OnceLock<bool>,
 }
 
 impl Folder {
@@ -29,16 +30,34 @@ impl Folder {
             Ok(fd) => {
                 let list = rustix::fs::fgetxattr(&fd, c"system.posix_acl_default", &mut [0; 0][..]);
                 let keeps_modes = matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP));
-                Ok(Self { fd, keeps_modes })
+                Ok(Self { fd, keeps_modes, is_case_blind: OnceLock::new() })
             }
             // One that may be entered and not read.
-            Err(Errno::ACCESS) => Ok(Self { fd: jail::open_directory(root, path)?, keeps_modes: false }),
+            Err(Errno::ACCESS) => {
+                let fd = jail::open_directory(root, path)?;
+                Ok(Self { fd, keeps_modes: false, is_case_blind: OnceLock::new() })
+            }
             Err(errno) => Err(errno),
         }
     }
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Is what is called `known` here found under a name of other case, too? One look is enough for all
+    /// that comes while the folder is held open.
+    pub(super) fn is_case_blind(&self, known: &OsStr) -> bool {
+        let Some(other) = spelling::other_case(known) else { return false };
+        *self.is_case_blind.get_or_init(|| {
+            let inode = |name: &OsStr| jail::look(self.as_fd(), name).map(|stat| stat.stx_ino);
+            inode(&other).is_ok_and(|other| inode(known) == Ok(other))
+        })
+    }
+
+    /// Is what is found as `name` here called so?
+    pub(super) fn spells(&self, name: &OsStr) -> bool {
+        !self.is_case_blind(name) || spelling::is_listed(self.as_fd(), name)
     }
 }
 
@@ -152,6 +171,9 @@ impl Store {
             }
         })?;
         if let (false, Some(above)) = (made, above) {
+            if !above.spells(name) {
+                return Err(spelling::taken(path));
+            }
             let there = jail::open_child(above.as_fd(), name).map_err(|errno| folder_refusal(path, "open", errno))?;
             let_owner_in(&there).map_err(|errno| folder_refusal(path, "open", errno))?;
         }

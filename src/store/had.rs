@@ -2,14 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::{FileType, Mode, Statx};
 use rustix::io::Errno;
 
 use super::attributes::{self, MODE_MASK, Notes};
-use super::folders::name_of;
+use super::folders::{Folder, name_of};
 use super::{Error, Folders, Store, jail, refusal};
 use crate::entry::{Attributes, Identity};
 use crate::path::RemotePath;
@@ -31,7 +31,7 @@ impl Store {
         &self, folders: &mut Folders, path: &RemotePath, identity: &Identity, attributes: &Attributes,
     ) -> Result<bool, Error> {
         match self.find_folder(folders, path) {
-            Ok(Some(folder)) => has_in(folder.as_fd(), path, identity, attributes),
+            Ok(Some(folder)) => has_in(&folder, path, identity, attributes),
             // What can't be there is not; whoever brings it is told why.
             Ok(None) | Err(Error::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -46,7 +46,10 @@ impl Store {
     /// As [`Store::has`].
     pub fn has_as_is(&self, folders: &mut Folders, path: &RemotePath, identity: &Identity) -> Result<bool, Error> {
         match self.find_folder(folders, path) {
-            Ok(Some(folder)) => Ok(jail::look(folder.as_fd(), name_of(path)).is_ok_and(|stat| is_same(&stat, identity))),
+            Ok(Some(folder)) => {
+                let seen = jail::look(folder.as_fd(), name_of(path));
+                Ok(seen.is_ok_and(|stat| is_same(&stat, identity)) && folder.spells(name_of(path)))
+            }
             Ok(None) | Err(Error::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -54,22 +57,20 @@ impl Store {
 }
 
 /// The same in an open folder.
-pub(super) fn has_in(
-    folder: BorrowedFd<'_>, path: &RemotePath, identity: &Identity, attributes: &Attributes,
-) -> Result<bool, Error> {
+pub(super) fn has_in(folder: &Folder, path: &RemotePath, identity: &Identity, attributes: &Attributes) -> Result<bool, Error> {
     let name = name_of(path);
-    let stat = match jail::look(folder, name) {
+    let stat = match jail::look(folder.as_fd(), name) {
         Err(Errno::NOENT) => return Ok(false),
         stat => stat.map_err(|errno| refusal(path, "look at", errno))?,
     };
-    if !is_same(&stat, identity) {
+    if !is_same(&stat, identity) || !folder.spells(name) {
         return Ok(false);
     }
     if is_right(&stat, attributes) && attributes.xattrs.is_empty() {
         return Ok(true);
     }
     // Whatever it was, it may be something else by now: all is asked again of what is open.
-    let Ok(file) = jail::open_child_file(folder, name) else { return Ok(false) };
+    let Ok(file) = jail::open_child_file(folder.as_fd(), name) else { return Ok(false) };
     let Ok(stat) = jail::look_at(file.as_fd()) else { return Ok(false) };
     Ok(is_same(&stat, identity) && put_right(&file, &stat, identity, attributes))
 }

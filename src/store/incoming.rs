@@ -18,7 +18,7 @@ use super::folders::{Folder, name_of};
 use super::join::Shared;
 use super::kept::{self, Kept};
 use super::temp::{Begun, Creation, TempName};
-use super::{Error, Folders, Journal, OnExisting, Store, aside, jail, lock, refusal};
+use super::{Error, Folders, OnExisting, Store, aside, jail, lock, refusal, spelling};
 use crate::entry::{FileMeta, Identity};
 use crate::path::RemotePath;
 use crate::ranges::Ranges;
@@ -42,6 +42,9 @@ pub enum State {
         note: Option<String>,
     },
 }
+
+/// While this is held the file does not end.
+pub(super) struct Hold<'a>(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, Phase>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -148,26 +151,6 @@ impl Incoming {
             self.abandon();
             Error::Io { path: self.path.clone(), act: "write", source }
         })
-    }
-
-    /// Leaves a hole; makes one where something was.
-    pub(super) fn leave_hole(&self, range: Range<u64>) -> Result<(), Error> {
-        let Some(kept) = &self.kept else { return Ok(()) };
-        let cleared = {
-            let _open = self.hold_open()?;
-            kept.clear(&self.file, range.start, range.end.saturating_sub(range.start))
-        };
-        cleared.map_err(|errno| refusal(&self.path, "make a hole in", errno))?;
-        self.note_in_journal(|journal| journal.note_hole(range));
-        Ok(())
-    }
-
-    /// Notes what came, for whoever goes on with it.
-    pub(super) fn note_in_journal(&self, note: impl FnOnce(&Journal) -> Result<(), Error>) {
-        // Once it has ended another may have the journal.
-        if let (Some(kept), Ok(_open)) = (&self.kept, self.hold_open()) {
-            kept.note(note);
-        }
     }
 
     /// What of it was found to be there already.
@@ -293,6 +276,7 @@ impl Incoming {
         let mut notes = Notes::default();
         attributes::put_on(self.file.as_fd(), &self.meta.attributes, self.late_mode, identity.mtime, &mut notes)
             .map_err(|(act, errno)| refusal(&self.path, act, errno))?;
+        let _turn = spelling::claim(&self.folder, self.temp.as_name(), &self.path)?;
         let kept = match self.on_existing {
             OnExisting::Replace => None,
             OnExisting::KeepAside => aside::keep_aside(folder, name, &self.path, Some(identity))?,
@@ -324,9 +308,9 @@ impl Incoming {
         *self.phase.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hold_open(&self) -> Result<RwLockReadGuard<'_, Phase>, Error> {
+    pub(super) fn hold_open(&self) -> Result<Hold<'_>, Error> {
         let phase = self.phase.read().unwrap_or_else(PoisonError::into_inner);
-        if *phase == Phase::Open { Ok(phase) } else { Err(self.ended(*phase)) }
+        if *phase == Phase::Open { Ok(Hold(phase)) } else { Err(self.ended(*phase)) }
     }
 
     fn ended(&self, phase: Phase) -> Error {

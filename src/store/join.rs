@@ -61,7 +61,7 @@ impl Store {
                 break 'found (incoming, false);
             }
             let folder = self.need_folder(folders, path)?;
-            if had::has_in(folder.as_fd(), path, &meta.identity, &meta.attributes)? {
+            if had::has_in(&folder, path, &meta.identity, &meta.attributes)? {
                 return Ok(Joined::Had);
             }
             if files.len() >= INCOMING_MAX {

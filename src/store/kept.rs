@@ -2,6 +2,7 @@
 //! the file under the name that belongs to its path and state, locked by one process, and its journal.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 
 use super::folders::Folder;
 use super::temp::{Begun, Creation, TempName};
-use super::{BootId, Error, Incoming, Journal, jail, lock};
+use super::{BootId, Error, Incoming, Journal, jail, lock, refusal};
 use crate::entry::Identity;
 use crate::limits::{HEARTBEAT, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -177,6 +178,26 @@ impl Kept {
 const JOURNAL_MODE: u32 = 0o600;
 
 impl Incoming {
+    /// Leaves a hole; makes one where something was.
+    pub(super) fn leave_hole(&self, range: Range<u64>) -> Result<(), Error> {
+        let Some(kept) = self.kept() else { return Ok(()) };
+        let cleared = {
+            let _open = self.hold_open()?;
+            kept.clear(self.file(), range.start, range.end.saturating_sub(range.start))
+        };
+        cleared.map_err(|errno| refusal(self.path(), "make a hole in", errno))?;
+        self.note_in_journal(|journal| journal.note_hole(range));
+        Ok(())
+    }
+
+    /// Notes what came, for whoever goes on with it.
+    pub(super) fn note_in_journal(&self, note: impl FnOnce(&Journal) -> Result<(), Error>) {
+        // Once it has ended another may have the journal.
+        if let (Some(kept), Ok(_open)) = (self.kept(), self.hold_open()) {
+            kept.note(note);
+        }
+    }
+
     /// Finds out what is good of what was there before, if that is not known: by reading it, which may
     /// take long. Others who bring pieces wait. `going` is called now and then.
     ///

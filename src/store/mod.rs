@@ -17,6 +17,7 @@ mod made;
 mod pending;
 mod records;
 mod rehash;
+mod spelling;
 mod temp;
 mod umask;
 
