@@ -73,7 +73,9 @@ fn a_disk_that_fills_up_under_many_files_fails_each_that_has_no_room_by_name() {
         let failed = ended.failed().len();
         assert!((10..20).contains(&failed), "{failed} of 20 in 2 MiB");
         assert_eq!(expect_whole(source.path(), &disk), 20 - failed);
-        assert_eq!(leftovers(&disk), [""; 0]);
+        // Those of which something had come.
+        expect_kept(&disk, leftovers(&disk).len() / 2);
+        assert!(!flags.is_empty() || leftovers(&disk).is_empty());
         (0..20).for_each(|index| drop(fs::remove_file(disk.join(format!("f{index}")))));
     }
     recv.expect_idle();

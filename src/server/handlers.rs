@@ -229,6 +229,11 @@ impl Receiver<'_> {
         match self.store.join(self.folders, &path, &put.file, on_existing, &mut going).map_err(|error| refused(&error))? {
             Joined::Incoming(incoming) => {
                 session.keep(&path, &incoming);
+                if session.is_voided(&path, identity) {
+                    session.let_go(&path, identity);
+                    incoming.void();
+                    return Err(Answer::of(Status::Voided));
+                }
                 Ok((incoming, path))
             }
             Joined::Had => Err(Answer::of(Status::Had)),
@@ -260,10 +265,11 @@ fn take(
         (Some(error), _) => Err(error),
         (None, Ended::Mismatched) => return Ok(Reply::Answer(Answer::of(Status::Mismatched))),
         (None, Ended::Void) => {
-            incoming.void();
+            // First the session: who is about to bring a piece looks there once more.
             if run.range != (0..run.size) {
                 session.void(path, incoming.identity());
             }
+            incoming.void();
             return Ok(Reply::Answer(Answer::of(Status::Voided)));
         }
         (None, Ended::Same) => incoming.note(run.range.clone()),

@@ -262,7 +262,9 @@ impl Incoming {
                 Ok(State::Published { note })
             }
             Err(error) => {
-                self.end_as_abandoned(&mut phase, self.kept.as_ref().is_some_and(Kept::says_something));
+                // What refuses its name will refuse it again.
+                let may_pass = kept::may_pass(&error);
+                self.end_as_abandoned(&mut phase, may_pass && self.kept.as_ref().is_some_and(Kept::says_something));
                 Err(error)
             }
         }

@@ -75,6 +75,12 @@ pub(super) fn begin(
     creation.create_as(fresh)
 }
 
+/// May what failed so go well another time, when there is room again or the disk is mended?
+pub(super) fn may_pass(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    matches!(Errno::from_io_error(source), Some(Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS))
+}
+
 /// Removes a file being received, and its journal, if it has one.
 pub(super) fn remove(folder: BorrowedFd<'_>, temp: TempName, has_journal: bool) {
     let _ = jail::remove(folder, temp.as_name());

@@ -165,6 +165,16 @@ pub fn leftovers(top: &Path) -> Vec<String> {
     list(top).into_iter().filter(|name| name.rsplit('/').next().unwrap().starts_with(".ptf-")).collect()
 }
 
+/// Fails unless what was left behind below a folder are files with their journals, so many, that a later
+/// run goes on with.
+pub fn expect_kept(top: &Path, count: usize) {
+    let left = leftovers(top);
+    let (journals, files): (Vec<_>, Vec<_>) = left.iter().partition(|name| name.ends_with('j'));
+    let without = |name: &&String| name.trim_end_matches('j').to_owned();
+    assert_eq!(journals.iter().map(without).collect::<Vec<_>>(), files.iter().map(without).collect::<Vec<_>>(), "{left:?}");
+    assert_eq!(files.len(), count, "{left:?}");
+}
+
 /// Sends in one of the ways that keep everything.
 pub struct Way<'a> {
     pub name: &'static str,

@@ -88,20 +88,28 @@ fn a_range_that_comes_again_on_another_connection_while_it_comes_slowly_is_fine(
 
 // B06
 #[test]
-fn what_never_came_is_named_at_the_end_and_nothing_is_left_of_it() {
+fn what_never_came_is_named_at_the_end_and_may_come_another_time() {
     let mut yard = Yard::new();
     let content = noise(700_000, 1);
     let mut client = Client::opened(&yard.recv);
     assert_eq!(client.ask(&put_range("f/x", &content, 0..400_000, 1)), Status::Stored);
     assert_eq!(client.ask(&put("whole", b"whole")), Status::Published);
-    assert_eq!(temps(yard.root()).len(), 1);
+    let names = temps(yard.root());
+    assert_eq!(names.len(), 2, "the file and its journal: {names:?}");
     let (missing, totals) = client.finish();
     assert_eq!((missing.len(), totals.failed, totals.files), (1, 1, 1));
     assert_eq!(missing[0].0, "f/x");
     assert!(missing[0].1.contains("300000"), "{missing:?}");
     drop(client);
     yard.expect_well();
-    assert_eq!(list(&target(&yard, "")), ["f", "whole"]);
+    assert_eq!(temps(yard.root()), names);
+    // Another job goes on with it.
+    let mut client = Client::opened(&yard.recv);
+    assert_eq!(client.wanted(&put_range("f/x", &content, 700_000..700_000, 1)), lacks(400_000..700_000));
+    assert_eq!(client.ask(&put_range("f/x", &content, 400_000..700_000, 1)), Status::Published);
+    client.finish_well();
+    assert!(fs::read(target(&yard, "f/x")).unwrap() == content);
+    assert_eq!(list(&target(&yard, "")), ["f", "f/x", "whole"]);
 }
 
 fn lacks(range: Range<u64>) -> Wanted {
@@ -168,7 +176,12 @@ fn what_only_ever_came_damaged_is_never_published() {
     assert_eq!(missing.len(), 1, "{missing:?}");
     drop(client);
     yard.expect_well();
-    assert_eq!(list(&target(&yard, "")), Vec::<String>::new());
+    // The block that came as it was sent, and no other.
+    assert_eq!(list(&target(&yard, "")), temps(&target(&yard, "")));
+    let mut client = Client::opened(&yard.recv);
+    let size = content.len();
+    let wanted = client.wanted(&put_range("x", &content, size..size, 1));
+    assert_eq!(wanted, lacks(BLOCK as u64..size as u64));
 }
 
 // B08

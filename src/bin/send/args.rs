@@ -92,7 +92,7 @@ pub(crate) struct Args {
     #[arg(long)]
     fsync: bool,
 
-    /// How long to dial again when the receiver is lost [default: 30s]
+    /// How long to go on without progress when the receiver is lost [default: 10m; over v1 30s]
     #[arg(long = "retry_for", alias = "retry-for", value_name = "TIME", value_parser = parse_duration)]
     retry_for: Option<Duration>,
 
