@@ -211,6 +211,11 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
             request::encode_finish(bytes);
             Request::Finish
         }),
+        Box::new(|bytes| {
+            let FileMeta { identity: Identity { size, mtime, .. }, attributes, .. } = file_x(3, false);
+            request::encode_verify(bytes, &path("x"), &file_x(3, false), &counting(32));
+            Request::Verify(Known { path: path("x"), size, mtime, attributes }, counting(32))
+        }),
     ];
     let encoded = |encode: Encode| {
         let mut bytes = Vec::new();
@@ -247,6 +252,7 @@ fn replies() -> Vec<Reply> {
         }),
         Reply::Heartbeat,
         Reply::Refused("busy".to_owned()),
+        Reply::Doubted { had: vec![true, false, false], doubtful: vec![false, false, true] },
         Reply::Wanted(Wanted { bytes: 600_000, ranges: vec![0..262_144, 300_000..600_000] }),
     ]
 }

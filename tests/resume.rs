@@ -99,3 +99,50 @@ fn a_receiver_that_is_started_again_while_a_run_goes_on_gets_the_rest() {
         assert_kept_in(source.path(), &recv.path("in"), |path| path.to_str().unwrap().contains(".ptf-"));
     }
 }
+
+/// Makes what the receiver knows of this boot look like another's, in which nothing was synced.
+fn lose_power(state: &Path) {
+    let entries = fs::read_dir(state).unwrap().flatten().map(|entry| entry.path());
+    let file = entries.into_iter().find(|path| path.file_name().unwrap().as_encoded_bytes().starts_with(b"syncs-")).unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let boot = format!("boot {}", "0".repeat(32));
+    write(&file, [lines[0], &boot, "synced 1 0", ""].join("\n"));
+}
+
+// E06
+#[test]
+fn what_may_not_have_reached_the_disk_is_hashed_before_it_counts_as_there() {
+    let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
+    for (name, len) in [("small", 1000), ("large", 2_000_000), ("damaged", 3000), ("damaged large", 3_000_000)] {
+        write(&source.path().join("d").join(name), noise(len, len as u64));
+    }
+    let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
+    let send = |port| Ended::of(&mut send_to(port, source.path(), "in", &["--length", "1M"])).expect(0);
+    send(recv.port);
+    recv.process.signal("KILL");
+    recv.process.wait();
+    for name in ["damaged", "damaged large"] {
+        let (file, from) = (recv.path("in/d").join(name), source.path().join("d").join(name));
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[2_999] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(fs::metadata(from).unwrap().modified().unwrap())
+            .unwrap();
+    }
+    lose_power(state.path());
+    (recv, _) = recv_with_key(root.path(), state.path(), recv.port);
+    let link = Link::to(recv.port);
+    let ended = send(link.port);
+    assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
+    assert_eq!(ended.number("unchanged_files"), 2, "{}", ended.json);
+    assert!((3_000_000..3_100_000).contains(&link.forth()), "{} bytes", link.forth());
+    // What was hashed or sent since is not in doubt any more.
+    let link = Link::to(recv.port);
+    assert_eq!(send(link.port).number("unchanged_files"), 4);
+    assert!(link.forth() < 20_000);
+}

@@ -95,6 +95,8 @@ pub(super) struct Line<'a> {
 enum Asked {
     /// Which of these are there?
     Have(Vec<(RemotePath, FileMeta)>),
+    /// Has this one that digest?
+    Verify(RemotePath, FileMeta, [u8; 32]),
     /// Take note of this.
     Entry(Entry),
 }
@@ -368,17 +370,20 @@ impl<'a> Announcer<'a> {
             }
             (Some(Asked::Have(batch)), Reply::Had(bits)) if bits.len() == batch.len() => {
                 for ((path, meta), is_there) in batch.into_iter().zip(bits) {
-                    if is_there {
-                        self.progress.unchanged_files.add(1);
-                        self.progress.unchanged_bytes.add(meta.identity.size);
-                        self.progress.done_files.add(1);
-                        self.progress.done_bytes.add(meta.identity.size);
-                        self.note_unchanged(&path);
-                    } else {
-                        let is_in_parts = meta.identity.size > self.part_len;
-                        self.queue_file(path, meta, is_in_parts, &mut line.files);
+                    self.take_file(line, path, meta, is_there);
+                }
+            }
+            (Some(Asked::Have(batch)), Reply::Doubted { had, doubtful }) if had.len() == batch.len() => {
+                for (((path, meta), is_there), is_doubtful) in batch.into_iter().zip(had).zip(doubtful) {
+                    // Where it is to be hashed there, it is here as well.
+                    match is_doubtful.then(|| self.source.digest(&path)) {
+                        Some(Ok(digest)) => self.send(line, Asked::Verify(path, meta, digest))?,
+                        _ => self.take_file(line, path, meta, is_there),
                     }
                 }
+            }
+            (Some(Asked::Verify(path, meta, _)), Reply::Answer(Answer { status, .. })) => {
+                self.take_file(line, path, meta, status == Status::Had);
             }
             (Some(Asked::Entry(entry)), Reply::Answer(Answer { status: Status::Stored, .. })) => match entry.kind {
                 Kind::Directory { .. } if entry.path.is_root() => {}
@@ -391,6 +396,20 @@ impl<'a> Announcer<'a> {
             _ => return Err(Trouble::Fatal(anyhow::anyhow!("{} answers out of turn", self.dialer))),
         }
         Ok(())
+    }
+
+    /// Counts a file that is there, or has it sent.
+    fn take_file(&self, line: &mut Line<'_>, path: RemotePath, meta: FileMeta, is_there: bool) {
+        if is_there {
+            self.progress.unchanged_files.add(1);
+            self.progress.unchanged_bytes.add(meta.identity.size);
+            self.progress.done_files.add(1);
+            self.progress.done_bytes.add(meta.identity.size);
+            self.note_unchanged(&path);
+        } else {
+            let is_in_parts = meta.identity.size > self.part_len;
+            self.queue_file(path, meta, is_in_parts, &mut line.files);
+        }
     }
 
     /// Of files that are not sent the digest is made here.
@@ -524,6 +543,7 @@ fn frame_of(asked: &Asked) -> Vec<u8> {
     let mut frame = Vec::new();
     match asked {
         Asked::Have(files) => v2::request::encode_have(&mut frame, files.iter().map(|(path, meta)| (path, meta))),
+        Asked::Verify(path, meta, digest) => v2::request::encode_verify(&mut frame, path, meta, digest),
         Asked::Entry(entry) => v2::request::encode_describe(&mut frame, entry),
     }
     frame

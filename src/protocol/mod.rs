@@ -44,6 +44,8 @@ pub enum Request<'a> {
     Put(Put),
     /// Say which of these files are there already.
     Have(Vec<Known>),
+    /// Say whether this file, of which that is in doubt, has this BLAKE3 digest.
+    Verify(Known, [u8; 32]),
     /// Take note of a folder or a link.
     Describe(Entry),
     /// Publish what waits for the end, and end the session.
@@ -139,6 +141,14 @@ pub enum Reply {
     Wanted(Wanted),
     /// To the question what is there: one bit a file.
     Had(Vec<bool>),
+    /// The same where files of that size and time may have lost content when the power failed: those
+    /// are to be verified.
+    Doubted {
+        /// Which are there.
+        had: Vec<bool>,
+        /// Which are in doubt.
+        doubtful: Vec<bool>,
+    },
     /// To a finish, before its end: an entry that is not as it should be.
     Missing {
         /// Which.

@@ -331,8 +331,14 @@ impl<'a> Connection<'a> {
             Request::Have(batch) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let had = handlers::have(store, &mut self.folders, &session, &batch);
-                self.stream.reply(&Reply::Had(had))
+                let reply = handlers::have(store, &mut self.folders, &session, &batch);
+                self.stream.reply(&reply)
+            }
+            Request::Verify(known, digest) => {
+                self.inbox.consume(len);
+                let session = self.session()?;
+                let answer = handlers::verify(store, &mut self.folders, &session, (&known, &digest), &mut self.stream);
+                self.stream.reply(&Reply::Answer(answer))
             }
             Request::Describe(entry) => {
                 self.inbox.consume(len);

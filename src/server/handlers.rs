@@ -14,7 +14,7 @@ use crate::net::{self, Peer};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
 use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
-use crate::store::{self, Folders, Incoming, Joined, State, Store};
+use crate::store::{self, Folders, Incoming, Joined, State, Store, There};
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -99,19 +99,49 @@ pub(super) fn write(
 }
 
 /// Which of these files are there already.
-pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batch: &[Known]) -> Vec<bool> {
+pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batch: &[Known]) -> Reply {
     let mut is_there = |known: &Known| {
         let path = session.base.join(&known.path).map_err(store::Error::from)?;
         let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
         if session.open.is_dry {
-            store.has_as_is(folders, &path, &identity)
+            Ok(if store.has_as_is(folders, &path, &identity)? { There::Yes } else { There::No })
         } else {
             store.has(folders, &path, &identity, &known.attributes)
         }
     };
-    let Some(_open) = session.finish.hold_open() else { return vec![false; batch.len()] };
+    let Some(_open) = session.finish.hold_open() else { return Reply::Had(vec![false; batch.len()]) };
     // What can't be looked at is sent, and refused by name if it can't be written either.
-    batch.iter().map(|known| is_there(known).unwrap_or(false)).collect()
+    let there: Vec<There> = batch.iter().map(|known| is_there(known).unwrap_or(There::No)).collect();
+    let are = |what| there.iter().map(|there| *there == what).collect();
+    if there.contains(&There::InDoubt) {
+        return Reply::Doubted { had: are(There::Yes), doubtful: are(There::InDoubt) };
+    }
+    Reply::Had(are(There::Yes))
+}
+
+/// Has a file that is in doubt this digest?
+pub(super) fn verify(
+    store: &Store, folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
+) -> Answer {
+    let Some(_open) = session.finish.hold_open() else { return too_late() };
+    let Ok(path) = session.base.join(&known.path) else { return Answer::of(Status::Mismatched) };
+    let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
+    match store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream)) {
+        Ok(true) => Answer::of(Status::Had),
+        // What can't be read is sent anew.
+        Ok(false) | Err(_) => Answer::of(Status::Mismatched),
+    }
+}
+
+/// Tells the other end now and then that work goes on.
+fn beating(stream: &mut impl Beating) -> impl FnMut() {
+    let mut spoke = Instant::now();
+    move || {
+        if spoke.elapsed() >= HEARTBEAT {
+            stream.beat();
+            spoke = Instant::now();
+        }
+    }
 }
 
 /// Takes note of a folder, which is made, or of a link.
@@ -188,7 +218,13 @@ impl Receiver<'_> {
         let found = self.find(put, stream);
         times.file += before.elapsed();
         let answer = match found {
-            Ok((incoming, path)) => take(&incoming, &path, self.session, inbox, stream, &run, &mut times),
+            Ok((incoming, path)) => {
+                let taken = take(&incoming, &path, self.session, inbox, stream, &run, &mut times);
+                if incoming.is_published() {
+                    self.store.note_published();
+                }
+                taken
+            }
             Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| Reply::Answer(answer)),
         };
         self.session.counts.verifying.add(times.digest);
@@ -219,14 +255,11 @@ impl Receiver<'_> {
             let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok((Arc::new(incoming), path));
         }
-        let mut spoke = Instant::now();
-        let mut going = || {
-            if spoke.elapsed() >= HEARTBEAT {
-                stream.beat();
-                spoke = Instant::now();
-            }
-        };
-        match self.store.join(self.folders, &path, &put.file, on_existing, &mut going).map_err(|error| refused(&error))? {
+        match self
+            .store
+            .join(self.folders, &path, &put.file, on_existing, &mut beating(stream))
+            .map_err(|error| refused(&error))?
+        {
             Joined::Incoming(incoming) => {
                 session.keep(&path, &incoming);
                 if session.is_voided(&path, identity) {

@@ -93,6 +93,10 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
             while !stop.wait(SWEEP_EVERY) {
                 sessions.sweep(store);
+                // Nobody waits for the disk then.
+                if guard.wait_until_empty(Instant::now()) {
+                    store.sync_if_needed();
+                }
             }
         })?;
         let only = match config.ticket {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -12,6 +13,7 @@ use super::attributes::{self, MODE_MASK, Notes};
 use super::folders::{Folder, name_of};
 use super::{Error, Folders, Store, jail, refusal};
 use crate::entry::{Attributes, Identity};
+use crate::limits::BUFFER_LEN as REHASH_BUFFER_LEN;
 use crate::path::RemotePath;
 
 /// Is it a regular file of this size and time?
@@ -29,13 +31,82 @@ impl Store {
     /// The system said no for another reason than that there is nothing.
     pub fn has(
         &self, folders: &mut Folders, path: &RemotePath, identity: &Identity, attributes: &Attributes,
-    ) -> Result<bool, Error> {
+    ) -> Result<There, Error> {
         match self.find_folder(folders, path) {
-            Ok(Some(folder)) => has_in(&folder, path, identity, attributes),
+            Ok(Some(folder)) => self.has_in(&folder, path, identity, attributes),
             // What can't be there is not; whoever brings it is told why.
-            Ok(None) | Err(Error::Refused { .. }) => Ok(false),
+            Ok(None) | Err(Error::Refused { .. }) => Ok(There::No),
             Err(error) => Err(error),
         }
+    }
+
+    /// The same in an open folder.
+    pub(super) fn has_in(
+        &self, folder: &Folder, path: &RemotePath, identity: &Identity, attributes: &Attributes,
+    ) -> Result<There, Error> {
+        let seen = match jail::look(folder.as_fd(), name_of(path)) {
+            Err(Errno::NOENT) => return Ok(There::No),
+            seen => seen.map_err(|errno| refusal(path, "look at", errno))?,
+        };
+        if !is_same(&seen, identity) || !folder.spells(name_of(path)) {
+            return Ok(There::No);
+        }
+        if self.syncs.doubts(&seen) {
+            return Ok(There::InDoubt);
+        }
+        let is_there = has_seen(&seen, folder, path, identity, attributes);
+        Ok(if is_there { There::Yes } else { There::No })
+    }
+
+    /// Is a regular file of this size, time and BLAKE3 digest at `path`? Then it is not in doubt any
+    /// more. `going` is called now and then.
+    ///
+    /// # Errors
+    /// As [`Store::has`]; it can't be read.
+    pub fn verify(
+        &self, folders: &mut Folders, path: &RemotePath, (identity, digest): (&Identity, &[u8; 32]), attributes: &Attributes,
+        going: &mut dyn FnMut(),
+    ) -> Result<bool, Error> {
+        let Ok(Some(folder)) = self.find_folder(folders, path) else { return Ok(false) };
+        let Ok(file) = jail::open_child_file(folder.as_fd(), name_of(path)) else { return Ok(false) };
+        let is_this = |file: &File| jail::look_at(file.as_fd()).is_ok_and(|stat| is_same(&stat, identity));
+        if !is_this(&file) || !folder.spells(name_of(path)) {
+            return Ok(false);
+        }
+        let found = hash(&file, going).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
+        if found != *digest || !is_this(&file) {
+            return Ok(false);
+        }
+        // What it is read from by now is the disk: its time of change says that it was looked at.
+        let stat = jail::look_at(file.as_fd()).map_err(|errno| refusal(path, "look at", errno))?;
+        if rustix::fs::fchmod(&file, Mode::from_raw_mode(u32::from(stat.stx_mode) & 0o7777)).is_err() {
+            tracing::debug!("{path} stays in doubt: it is somebody else's");
+        }
+        Ok(has_seen(&stat, &folder, path, identity, attributes))
+    }
+}
+
+/// Is a file there already?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum There {
+    /// No.
+    No,
+    /// Yes.
+    Yes,
+    /// It seems so, but some of it may not have reached the disk when the power failed.
+    InDoubt,
+}
+
+fn hash(mut file: &File, going: &mut dyn FnMut()) -> std::io::Result<[u8; 32]> {
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; REHASH_BUFFER_LEN]);
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
+            Ok(len) => _ = hasher.update(buffer.get(..len).unwrap_or_default()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        going();
     }
 }
 
@@ -56,23 +127,16 @@ impl Store {
     }
 }
 
-/// The same in an open folder.
-pub(super) fn has_in(folder: &Folder, path: &RemotePath, identity: &Identity, attributes: &Attributes) -> Result<bool, Error> {
+/// Has a file that was seen the right attributes, or can they be put right?
+fn has_seen(stat: &Statx, folder: &Folder, path: &RemotePath, identity: &Identity, attributes: &Attributes) -> bool {
     let name = name_of(path);
-    let stat = match jail::look(folder.as_fd(), name) {
-        Err(Errno::NOENT) => return Ok(false),
-        stat => stat.map_err(|errno| refusal(path, "look at", errno))?,
-    };
-    if !is_same(&stat, identity) || !folder.spells(name) {
-        return Ok(false);
-    }
-    if is_right(&stat, attributes) && attributes.xattrs.is_empty() {
-        return Ok(true);
+    if is_right(stat, attributes) && attributes.xattrs.is_empty() {
+        return true;
     }
     // Whatever it was, it may be something else by now: all is asked again of what is open.
-    let Ok(file) = jail::open_child_file(folder.as_fd(), name) else { return Ok(false) };
-    let Ok(stat) = jail::look_at(file.as_fd()) else { return Ok(false) };
-    Ok(is_same(&stat, identity) && put_right(&file, &stat, identity, attributes))
+    let Ok(file) = jail::open_child_file(folder.as_fd(), name) else { return false };
+    let Ok(stat) = jail::look_at(file.as_fd()) else { return false };
+    is_same(&stat, identity) && put_right(&file, &stat, identity, attributes)
 }
 
 fn is_right(stat: &Statx, attributes: &Attributes) -> bool {
@@ -121,7 +185,7 @@ mod tests {
         yard.put("d/a", b"four", OnExisting::Replace).unwrap();
         let same = meta(4, 9).identity;
         let has = |name: &str, identity: &Identity, attributes: &Attributes| {
-            yard.store.has(&mut Folders::default(), &path(name), identity, attributes).unwrap()
+            yard.store.has(&mut Folders::default(), &path(name), identity, attributes).unwrap() == There::Yes
         };
         let about = || fs::metadata(yard.at("d/a")).unwrap();
         assert!(has("d/a", &same, &attributes(0o644)));

@@ -343,6 +343,7 @@ mod tests {
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+    use super::super::There;
     use super::super::yard::{Yard, attributes, meta, path, published};
     use super::*;
     use crate::entry::Attributes;
@@ -369,7 +370,7 @@ mod tests {
             let about = fs::metadata(yard.at(OsStr::from_bytes(name))).unwrap();
             assert_eq!((about.mtime(), about.mtime_nsec()), (mtime.0, i64::from(mtime.1)));
             assert_eq!(about.mode() & 0o7777, u32::from(mode & 0o777));
-            assert!(yard.store.has(&mut folders, &path(name), &meta.identity, &meta.attributes).unwrap());
+            assert_eq!(yard.store.has(&mut folders, &path(name), &meta.identity, &meta.attributes).unwrap(), There::Yes);
         }
         fs::set_permissions(yard.at(OsStr::from_bytes(b"\xff\xfe")), Permissions::from_mode(0o600)).unwrap();
         for name in names {
@@ -425,7 +426,8 @@ mod tests {
         for name in ["out/x", "in/x", "out/a/b/x"] {
             let refused = yard.put(name, b"x", OnExisting::Replace).unwrap_err().to_string();
             assert!(refused.ends_with("is a symbolic link, or below one"), "{refused}");
-            assert!(!yard.store.has(&mut Folders::default(), &path(name), &meta(1, 1).identity, &attributes(0o644)).unwrap());
+            let has = yard.store.has(&mut Folders::default(), &path(name), &meta(1, 1).identity, &attributes(0o644));
+            assert_eq!(has.unwrap(), There::No);
         }
         assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 0);
     }

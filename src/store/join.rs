@@ -11,7 +11,7 @@ use rustix::fs::{FallocateFlags, FsWord};
 use rustix::io::Errno;
 
 use super::temp::Creation;
-use super::{Error, Folders, Incoming, OnExisting, Store, had, incoming, kept, lock, refusal};
+use super::{Error, Folders, Incoming, OnExisting, Store, There, incoming, kept, lock, refusal};
 use crate::entry::{FileMeta, Identity};
 use crate::limits::INCOMING_MAX;
 use crate::path::RemotePath;
@@ -61,7 +61,7 @@ impl Store {
                 break 'found (incoming, false);
             }
             let folder = self.need_folder(folders, path)?;
-            if had::has_in(&folder, path, &meta.identity, &meta.attributes)? {
+            if self.has_in(&folder, path, &meta.identity, &meta.attributes)? == There::Yes {
                 return Ok(Joined::Had);
             }
             if files.len() >= INCOMING_MAX {

@@ -5,6 +5,7 @@ mod aside;
 mod attributes;
 mod blocks;
 mod created;
+mod doubt;
 mod finish;
 mod folders;
 mod had;
@@ -34,6 +35,7 @@ use rustix::io::Errno;
 use crate::limits::CREATE_TRIES_MAX;
 use crate::path::{PathError, RemotePath};
 use created::{Created, Key};
+use doubt::Syncs;
 use join::Shared;
 use made::PRIVATE;
 use temp::TempNames;
@@ -42,6 +44,7 @@ pub use aside::OnExisting;
 pub use blocks::Blocks;
 pub use finish::Event;
 pub use folders::Folders;
+pub use had::There;
 pub use incoming::{Incoming, State};
 pub use join::Joined;
 pub use journal::Journal;
@@ -88,6 +91,7 @@ pub struct Store {
     created: Mutex<Created>,
     temp_names: TempNames,
     boot: BootId,
+    syncs: Syncs,
     shared: Arc<Shared>,
     /// What the first sync that failed said.
     sync_failed: OnceLock<Errno>,
@@ -111,6 +115,7 @@ impl Store {
             created: Mutex::default(),
             temp_names: TempNames::default(),
             boot: records::this_boot(),
+            syncs: Syncs::default(),
             shared: Arc::default(),
             sync_failed: OnceLock::new(),
         })
@@ -171,6 +176,29 @@ impl Store {
         }
     }
 
+    /// Keeps in `folder` what of this root is known to be on the disk. What was not when the power failed
+    /// is in doubt from now on.
+    ///
+    /// # Errors
+    /// It can't be read or written there.
+    pub fn keep_syncs(&self, folder: &Path) -> io::Result<()> {
+        self.syncs.keep_in(folder, self.path(), self.boot)
+    }
+
+    /// Notes that a file was published.
+    pub fn note_published(&self) {
+        self.syncs.note_published();
+    }
+
+    /// Brings to the disk what was published since the last time, if there is something.
+    pub fn sync_if_needed(&self) {
+        if self.syncs.take_dirty()
+            && let Err(error) = self.sync()
+        {
+            tracing::warn!("{error}");
+        }
+    }
+
     /// Waits until all that was written to the root's file system is on the disk. Once the disk has
     /// lost something, no later answer can be yes.
     ///
@@ -180,7 +208,15 @@ impl Store {
         let synced = match self.sync_failed.get() {
             Some(errno) => Err(*errno),
             // The kernel tells each error once on each descriptor: the next call would know of nothing.
-            None => rustix::fs::syncfs(&self.root).inspect_err(|errno| _ = self.sync_failed.set(*errno)),
+            None => {
+                let begun = doubt::now();
+                let synced = rustix::fs::syncfs(&self.root);
+                match synced {
+                    Ok(()) => self.syncs.note_synced(begun),
+                    Err(errno) => _ = self.sync_failed.set(errno),
+                }
+                synced
+            }
         };
         synced.map_err(|errno| refusal(&RemotePath::root(), "sync", errno))
     }

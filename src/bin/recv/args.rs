@@ -105,11 +105,12 @@ impl Args {
         if self.once {
             return Ok(HostKey::for_one_job()?);
         }
-        let folder = match &self.state_dir {
-            Some(folder) => folder.clone(),
-            None => default_state_dir()?,
-        };
-        Ok(HostKey::load_or_make(&folder)?)
+        Ok(HostKey::load_or_make(&self.state_dir()?)?)
+    }
+
+    /// Where is kept what outlives this process.
+    pub(crate) fn state_dir(&self) -> anyhow::Result<PathBuf> {
+        self.state_dir.clone().map_or_else(default_state_dir, Ok)
     }
 }
 

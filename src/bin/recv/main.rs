@@ -41,6 +41,12 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
     let key = args.host_key()?;
     config.tls = Some(key.server());
+    if !args.once {
+        let folder = args.state_dir()?;
+        if let Err(error) = store.keep_syncs(&folder) {
+            tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
+        }
+    }
     let listener = Listener::bind(args.addr, args.port, args.ip_ver).with_context(|| match args.addr {
         Some(addr) => format!("can't listen on {addr} port {}", args.port),
         None => format!("can't listen on port {}", args.port),

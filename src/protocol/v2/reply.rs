@@ -16,6 +16,7 @@ const FINISHED: u8 = 0x86;
 const HEARTBEAT: u8 = 0x87;
 const REFUSED: u8 = 0x88;
 const WANTED: u8 = 0x89;
+const DOUBTED: u8 = 0x8a;
 
 /// Decodes the reply at the start of `bytes`.
 ///
@@ -32,6 +33,13 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
         }
         ANSWER => Reply::Answer(decode_answer(&mut fields)?),
         HAD => Reply::Had(decode_bits(&mut fields)?),
+        DOUBTED => {
+            let (had, doubtful) = (decode_bits(&mut fields)?, decode_bits(&mut fields)?);
+            if had.len() != doubtful.len() {
+                return Err(Error::Malformed("number of files in doubt"));
+            }
+            Reply::Doubted { had, doubtful }
+        }
         WANTED => Reply::Wanted(decode_wanted(&mut fields)?),
         MISSING => {
             let path = match fields.run()? {
@@ -88,6 +96,13 @@ fn decode_bits(fields: &mut Fields<'_>) -> Result<Vec<bool>, Error> {
     Ok(bits)
 }
 
+fn put_bits(body: &mut Vec<u8>, bits: &[bool]) {
+    put_short(body, bits.len());
+    for byte in bits.chunks(8) {
+        body.push(byte.iter().enumerate().fold(0, |byte, (bit, &is_set)| byte | u8::from(is_set) << bit));
+    }
+}
+
 fn decode_totals(fields: &mut Fields<'_>) -> Result<Totals, Error> {
     Ok(Totals {
         files: fields.long()?,
@@ -108,6 +123,7 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
         Reply::Opened { .. } => OPENED,
         Reply::Answer(_) => ANSWER,
         Reply::Had(_) => HAD,
+        Reply::Doubted { .. } => DOUBTED,
         Reply::Wanted(_) => WANTED,
         Reply::Missing { .. } => MISSING,
         Reply::Finished(_) => FINISHED,
@@ -127,11 +143,10 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
             body.push(answer.status as u8);
             put_text(body, &answer.reason, WIRE_REASON_LEN_MAX);
         }
-        Reply::Had(bits) => {
-            put_short(body, bits.len());
-            for byte in bits.chunks(8) {
-                body.push(byte.iter().enumerate().fold(0, |byte, (bit, &is_set)| byte | u8::from(is_set) << bit));
-            }
+        Reply::Had(bits) => put_bits(body, bits),
+        Reply::Doubted { had, doubtful } => {
+            put_bits(body, had);
+            put_bits(body, doubtful);
         }
         Reply::Wanted(wanted) => put_wanted(body, wanted),
         Reply::Missing { path, reason } => {

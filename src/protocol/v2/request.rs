@@ -14,6 +14,7 @@ const PUT: u8 = 4;
 const HAVE: u8 = 5;
 const DESCRIBE: u8 = 6;
 const FINISH: u8 = 7;
+const VERIFY: u8 = 8;
 
 const IS_SPARSE: u8 = 1;
 const HAS_OWNER: u8 = 2;
@@ -48,6 +49,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Request<'_>> {
             Request::Put(put)
         }
         HAVE => Request::Have(decode_have(&mut fields)?),
+        VERIFY => Request::Verify(decode_known(&mut fields)?, fields.array()?),
         DESCRIBE => Request::Describe(decode_entry(&mut fields)?),
         FINISH => Request::Finish,
         kind => return Err(Error::UnknownOperation(vec![kind])),
@@ -112,12 +114,16 @@ fn decode_have(fields: &mut Fields<'_>) -> Result<Vec<Known>, Error> {
     let count = fields.count_up_to(HAVE_BATCH_MAX, "number of files in a batch")?;
     let mut batch = Vec::with_capacity(count);
     for _ in 0..count {
-        let flags = fields.byte()?;
-        let (size, mtime) = (fields.long()?, decode_time(fields)?);
-        let path = decode_path(fields)?;
-        batch.push(Known { path, size, mtime, attributes: decode_attributes(fields, flags)? });
+        batch.push(decode_known(fields)?);
     }
     Ok(batch)
+}
+
+fn decode_known(fields: &mut Fields<'_>) -> Result<Known, Error> {
+    let flags = fields.byte()?;
+    let (size, mtime) = (fields.long()?, decode_time(fields)?);
+    let path = decode_path(fields)?;
+    Ok(Known { path, size, mtime, attributes: decode_attributes(fields, flags)? })
 }
 
 fn decode_entry(fields: &mut Fields<'_>) -> Result<Entry, Error> {
@@ -198,12 +204,24 @@ pub fn encode_have<'a>(bytes: &mut Vec<u8>, batch: impl ExactSizeIterator<Item =
     frame::encode(bytes, HAVE, |body| {
         put_short(body, batch.len());
         for (path, file) in batch {
-            body.push(flags_of(&file.attributes));
-            put_long(body, file.identity.size);
-            put_time(body, file.identity.mtime);
-            put_run(body, path.as_bytes());
-            put_attributes(body, &file.attributes);
+            put_known(body, path, file);
         }
+    });
+}
+
+fn put_known(body: &mut Vec<u8>, path: &RemotePath, file: &FileMeta) {
+    body.push(flags_of(&file.attributes));
+    put_long(body, file.identity.size);
+    put_time(body, file.identity.mtime);
+    put_run(body, path.as_bytes());
+    put_attributes(body, &file.attributes);
+}
+
+/// Adds the question whether a file has this digest.
+pub fn encode_verify(bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, digest: &[u8; 32]) {
+    frame::encode(bytes, VERIFY, |body| {
+        put_known(body, path, file);
+        body.extend_from_slice(digest);
     });
 }
 
