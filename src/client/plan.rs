@@ -29,7 +29,9 @@ pub(super) struct Sending {
     unconfirmed_bytes: AtomicU64,
     /// Bytes that were never known to be at the receiver.
     missing_bytes: AtomicU64,
-    /// How often the receiver wanted no less than before.
+    /// Bytes that the receiver wanted when it was asked last.
+    wanted_bytes: AtomicU64,
+    /// How often it wanted no less than before.
     vain_questions: AtomicU8,
     whole: AtomicBool,
     failed: AtomicBool,
@@ -42,10 +44,23 @@ impl Sending {
     #[must_use]
     pub(super) fn new(path: RemotePath, meta: FileMeta) -> Self {
         let bytes = || AtomicU64::new(meta.identity.size);
-        let (unconfirmed_bytes, missing_bytes, vain_questions) = (bytes(), bytes(), AtomicU8::new(0));
+        let (unconfirmed_bytes, missing_bytes) = (bytes(), bytes());
+        let (wanted_bytes, vain_questions) = (AtomicU64::new(u64::MAX), AtomicU8::new(0));
         let (whole, failed, subtrees) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
         let (changes, asks_first) = (0, false);
-        Self { path, meta, changes, asks_first, unconfirmed_bytes, missing_bytes, vain_questions, whole, failed, subtrees }
+        Self {
+            path,
+            meta,
+            changes,
+            asks_first,
+            unconfirmed_bytes,
+            missing_bytes,
+            wanted_bytes,
+            vain_questions,
+            whole,
+            failed,
+            subtrees,
+        }
     }
 
     /// Notes that `len` more bytes are confirmed; true when those were the last that were planned.
@@ -70,7 +85,7 @@ impl Sending {
             return None;
         }
         let missing = self.missing_bytes.load(Ordering::Relaxed);
-        if wanted.bytes >= missing && !(self.asks_first && missing == size) {
+        if wanted.bytes >= self.wanted_bytes.swap(wanted.bytes, Ordering::Relaxed) {
             let vain = self.vain_questions.fetch_add(1, Ordering::Relaxed);
             if vain >= CHUNK_TRIES_MAX {
                 return None;
@@ -247,6 +262,27 @@ pub(super) mod tests {
             ranges.push((chunk.range.start, chunk.range.end));
         }
         ranges
+    }
+
+    #[test]
+    fn questions_go_on_as_long_as_less_is_wanted_each_time() {
+        let mut file = Sending::new(RemotePath::parse(b"x").unwrap(), meta_of(1000));
+        file.asks_first = true;
+        let wanted = |bytes: u64| Wanted { bytes, ranges: iter::once(0..10).collect() };
+        for round in 0..50 {
+            let bytes = 900 - round * 10;
+            assert_eq!(file.plan(&wanted(bytes)), Some(0), "{round}");
+            file.find(if round == 0 { 100 } else { 0 });
+            assert!(!file.confirm(5) && file.confirm(5));
+            file.find(10);
+        }
+        // What was known to be there is gone.
+        assert_eq!(file.plan(&wanted(500)), Some(100));
+        let vain = (0..10).take_while(|_| file.plan(&wanted(500)).is_some()).count();
+        assert!(vain < 5);
+        for impossible in [0..0, 990..1001] {
+            assert_eq!(file.plan(&Wanted { bytes: 11, ranges: iter::once(impossible).collect() }), None);
+        }
     }
 
     #[test]

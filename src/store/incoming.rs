@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::attributes::{self, Notes};
@@ -42,6 +43,9 @@ pub enum State {
         note: Option<String>,
     },
 }
+
+/// The mode of a file that is gone on with.
+const KEPT_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// While this is held the file does not end.
 pub(super) struct Hold<'a>(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, Phase>);
@@ -232,11 +236,16 @@ impl Incoming {
     fn end_as_abandoned(&self, phase: &mut Phase, stays: bool) {
         *phase = Phase::Abandoned;
         if stays {
+            // It may have its own mode already, and then nobody could go on with it.
+            let _ = rustix::fs::fchmod(&self.file, KEPT_MODE);
             Kept::unlock(&self.file);
         } else {
             kept::remove(self.folder.as_fd(), self.temp, self.kept.is_some());
-            // Whoever still holds it would hold its room as well.
-            let _ = rustix::fs::ftruncate(&self.file, 0);
+            // Whoever still holds it would hold its room as well; unless it has a name after all, given
+            // to it by another process.
+            if jail::is_removed(self.file.as_fd()) {
+                let _ = rustix::fs::ftruncate(&self.file, 0);
+            }
         }
         self.leave();
     }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
@@ -14,7 +15,7 @@ use super::folders::Folder;
 use super::temp::{Begun, Creation, TempName};
 use super::{BootId, Error, Incoming, Journal, jail, lock, refusal};
 use crate::entry::Identity;
-use crate::limits::{HEARTBEAT, TEMP_TRIES_MAX};
+use crate::limits::{BLOCK_LEN, HEARTBEAT, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
 use crate::ranges::Ranges;
 
@@ -48,14 +49,18 @@ pub(super) fn begin(
     for _ in 0..TEMP_TRIES_MAX {
         let (file, was_there) = match jail::open_child_for(folder.as_fd(), temp.as_name(), OFlags::RDWR) {
             Ok(file) => (file, true),
-            Err(Errno::NOENT) => match creation.create(temp) {
-                Err(Errno::EXIST) => continue,
-                created => (created?.file, false),
-            },
+            Err(Errno::NOENT) => {
+                // Of a file that is gone. Later it would speak of the new one.
+                let _ = jail::remove(folder.as_fd(), temp.journal().as_name());
+                match creation.create(temp) {
+                    Err(Errno::EXIST) => continue,
+                    created => (created?.file, false),
+                }
+            }
             // Nothing that this program made: let it be.
             Err(_) => break,
         };
-        match lock_file(&file)? {
+        match lock_file(&file, folder.as_fd(), temp)? {
             Locked::Yes => {}
             Locked::Removed => continue,
             Locked::ByAnother => break,
@@ -94,18 +99,22 @@ enum Locked {
     /// This process's, as long as it is open here.
     Yes,
     ByAnother,
-    /// It has no name any more.
+    /// It has that name no more: it was removed, or published.
     Removed,
 }
 
-fn lock_file(file: &File) -> Result<Locked, Errno> {
+fn lock_file(file: &File, folder: BorrowedFd<'_>, temp: TempName) -> Result<Locked, Errno> {
     let is_another = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
     // On a file system without locks two processes that receive the same file at once are not told
     // apart: one of them fails when it publishes.
-    Ok(match jail::look_at(file.as_fd())?.stx_nlink {
-        0 => Locked::Removed,
-        _ if is_another => Locked::ByAnother,
-        _ => Locked::Yes,
+    let inode = |stat: rustix::fs::Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
+    let ours = inode(jail::look_at(file.as_fd())?);
+    Ok(match jail::look(folder, temp.as_name()).map(inode) {
+        Ok(named) if named != ours => Locked::Removed,
+        Err(Errno::NOENT) => Locked::Removed,
+        Err(errno) => return Err(errno),
+        Ok(_) if is_another => Locked::ByAnother,
+        Ok(_) => Locked::Yes,
     })
 }
 
@@ -126,8 +135,6 @@ impl Kept {
 
     fn create(folder: &Arc<Folder>, temp: TempName, path: &RemotePath, identity: &Identity, boot: BootId) -> Option<Self> {
         let name = temp.journal();
-        // Of a file that is gone.
-        let _ = jail::remove(folder.as_fd(), name.as_name());
         let created = jail::create_child(folder.as_fd(), name.as_name(), OFlags::RDWR, JOURNAL_MODE);
         let journal = match created {
             Ok(file) => Journal::create(file, path, identity, boot).map_err(|error| error.to_string()),
@@ -166,7 +173,10 @@ impl Kept {
         if !self.was_there {
             return Ok(());
         }
-        rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)
+        match rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(file, offset, len),
+            punched => punched,
+        }
     }
 
     /// Lets another receive the file.
@@ -178,6 +188,18 @@ impl Kept {
     pub(super) fn forget(&self, folder: BorrowedFd<'_>) {
         let _ = jail::remove(folder, self.temp.journal().as_name());
     }
+}
+
+/// Where no hole can be made.
+fn write_zeros(file: &File, mut offset: u64, len: u64) -> Result<(), Errno> {
+    static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+    let end = offset.saturating_add(len);
+    while offset < end {
+        let zeros = ZEROS.get(..usize::try_from(end.saturating_sub(offset)).unwrap_or(BLOCK_LEN)).unwrap_or(&ZEROS);
+        file.write_all_at(zeros, offset).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        offset = offset.saturating_add(zeros.len() as u64);
+    }
+    Ok(())
 }
 
 /// The journal names what is in a file that its owner alone may read.
