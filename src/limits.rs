@@ -142,6 +142,10 @@ pub const CHUNK_STALLS_MAX: u8 = 5;
 /// link is made any more: its file may be one of them.
 pub const LOST_FILES_MAX: usize = 1_000_000;
 
+/// Files of a run that are read for their digests at the end, since a part of each was there before: some
+/// 40 MB. A receiver has far fewer incoming files at once.
+pub const UNREAD_FILES_MAX: usize = 100_000;
+
 /// Failed entries whose names the summary keeps. All are counted, and all are logged.
 pub const FAILURES_KEPT_MAX: usize = 1000;
 

@@ -145,4 +145,48 @@ fn what_may_not_have_reached_the_disk_is_hashed_before_it_counts_as_there() {
     let link = Link::to(recv.port);
     assert_eq!(send(link.port).number("unchanged_files"), 4);
     assert!(link.forth() < 20_000);
+/// The digests of all files of a tree, a line each, as a manifest has them.
+fn digests_of(top: &Path) -> Vec<String> {
+    let files = list(top).into_iter().filter(|name| fs::symlink_metadata(top.join(name)).unwrap().is_file());
+    let mut lines: Vec<String> =
+        files.map(|name| format!("{}  {name}", blake3::hash(&fs::read(top.join(&name)).unwrap()))).collect();
+    lines.sort();
+    lines
+}
+
+fn lines_of(manifest: &Path) -> Vec<String> {
+    let mut lines: Vec<String> = fs::read_to_string(manifest).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+// E06, E07
+#[test]
+fn a_manifest_names_every_file_once_of_which_a_part_was_there_or_that_another_attempt_had_sent() {
+    for killed in ["send", "recv"] {
+        let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
+        (0..50).for_each(|index| write(&source.path().join(format!("a/small {index}")), noise(3000, index)));
+        let size = 12_000_000;
+        write(&source.path().join("large"), noise(size, 1));
+        let manifest = state.path().join("manifest");
+        let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
+        let flags = ["--length", "1M", "--bwlimit", "20M", "--manifest", manifest.to_str().unwrap()];
+        let command = || send_to(recv.port, source.path(), "in", &flags);
+        let (mut first, mut second) = (command(), command());
+        let mut sender = Sender::start(&mut first);
+        let is_half_there = || incoming_bytes(&root.path().join("in")) > size as u64 / 2;
+        wait_until("half of it and the others have come", || is_half_there() && files_in(&root.path().join("in")) == 50);
+        if killed == "send" {
+            drop(sender);
+            sender = Sender::start(&mut second);
+        } else {
+            recv.process.signal("KILL");
+            recv.process.wait();
+            (recv, _) = recv_with_key(root.path(), state.path(), recv.port);
+        }
+        let ended = sender.wait().expect(0);
+        assert!(ended.number("resumed_bytes") > size as u64 / 3, "{killed}: {}", ended.json);
+        assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
+        assert_eq!(lines_of(&manifest), digests_of(source.path()), "{killed}");
+    }
 }

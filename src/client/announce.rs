@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::attempts::Interrupted;
+use super::digests::note_there;
 use super::entries::Entries;
 use super::live::{Live, Registered};
 use super::plan::Sending;
@@ -376,7 +377,7 @@ impl<'a> Announcer<'a> {
             (Some(Asked::Have(batch)), Reply::Doubted { had, doubtful }) if had.len() == batch.len() => {
                 for (((path, meta), is_there), is_doubtful) in batch.into_iter().zip(had).zip(doubtful) {
                     // Where it is to be hashed there, it is here as well.
-                    match is_doubtful.then(|| self.source.digest(&path)) {
+                    match is_doubtful.then(|| self.source.digest(&path, &meta.identity, self.stop)) {
                         Some(Ok(digest)) => self.send(line, Asked::Verify(path, meta, digest))?,
                         _ => self.take_file(line, path, meta, is_there),
                     }
@@ -405,20 +406,10 @@ impl<'a> Announcer<'a> {
             self.progress.unchanged_bytes.add(meta.identity.size);
             self.progress.done_files.add(1);
             self.progress.done_bytes.add(meta.identity.size);
-            self.note_unchanged(&path);
+            note_there(self.digest, self.source, &path, &meta.identity, self.progress, self.stop);
         } else {
             let is_in_parts = meta.identity.size > self.part_len;
             self.queue_file(path, meta, is_in_parts, &mut line.files);
-        }
-    }
-
-    /// Of files that are not sent the digest is made here.
-    fn note_unchanged(&self, path: &RemotePath) {
-        if let Some(note) = self.digest {
-            match self.source.digest(path) {
-                Ok(digest) => note(path, digest),
-                Err(error) => leave_out(self.progress, path, &format!("is there, but its digest can't be made: {error}")),
-            }
         }
     }
 

@@ -7,6 +7,7 @@ mod announce;
 mod attempts;
 mod connection;
 mod create;
+mod digests;
 mod entries;
 mod filter;
 mod flight;
@@ -187,6 +188,8 @@ pub struct Watcher<'a> {
     pub landing: &'a (dyn Fn(Option<&[u8]>) + Sync),
     /// The BLAKE3 digest of each file that is there, where digests are wanted.
     pub digest: Option<NoteDigest<'a>>,
+    /// The job begins again, with what is not there yet: the digests told before will be told again.
+    pub again: &'a (dyn Fn() + Sync),
     /// What would be sent, where nothing is to be sent.
     pub dry: Option<TellPath<'a>>,
 }
@@ -212,6 +215,7 @@ pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -
             Err(error) if attempts.may_go_on(&error, progress, stop) => {
                 target = target.anew()?;
                 is_first = false;
+                (watcher.again)();
             }
             ended => return ended,
         }
@@ -362,6 +366,10 @@ impl<'a> Crew<'a> {
             Some((announcer, mut line)) if !self.queue.is_aborted() => announcer.finish(&mut line).map(Some),
             _ => Ok(None),
         });
+        // The receiver has all it needs: nobody waits while this is read.
+        if let Ok(Some(_)) = last_word {
+            self.queue.read_for_digests(self.worker.source, self.stop);
+        }
         Ok(last_word)
     }
 

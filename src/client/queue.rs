@@ -6,15 +6,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::digests::Digests;
 use super::flight::{Flight, Holder};
 use super::lost::Lost;
 use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
 use super::refusals::{GivenUp, Refusals};
+use super::source::Source;
 use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REPEAT_POLL};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::Wanted;
+use crate::stop::Stop;
 
 /// Files waiting at which one who waits for room is told that there is some.
 const QUEUE_FILES_LOW: usize = QUEUE_FILES_MAX / 4 * 3;
@@ -26,6 +29,8 @@ pub(super) struct Queue<'a> {
     progress: &'a Progress,
     state: Mutex<State>,
     lost: Lost,
+    /// Of the files that are whole.
+    digests: Digests<'a>,
     /// There is work, or there never will be.
     work: Condvar,
     /// There is room.
@@ -78,7 +83,8 @@ impl<'a> Queue<'a> {
     pub(super) fn new(terms: Terms<'a>, progress: &'a Progress) -> Self {
         let new = Condvar::new;
         let terms = Terms { length: terms.length.max(1), ..terms };
-        Self { terms, progress, state: Mutex::default(), lost: Lost::default(), work: new(), room: new(), event: new() }
+        let (state, lost, digests) = (Mutex::default(), Lost::default(), Digests::told_to(terms.note_digest));
+        Self { terms, progress, state, lost, digests, work: new(), room: new(), event: new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -358,9 +364,7 @@ impl<'a> Queue<'a> {
         }
         if file.is_whole() || self.terms.is_whole_when_stored {
             self.progress.done_files.add(1);
-            if let (Some(note), Some(digest)) = (self.terms.note_digest, file.digest()) {
-                note(&file.path, digest);
-            }
+            self.digests.add(file, self.progress);
         } else if is_question {
             self.fail(file, "was not kept by the receiver: all of it was sent, and a part is missing there");
         } else {
@@ -392,6 +396,12 @@ impl<'a> Queue<'a> {
             self.lost.add(&file.path);
             super::leave_out(self.progress, &file.path, reason);
         }
+    }
+
+    /// Reads the files that are whole and whose digest is wanted and not known. To be asked when all
+    /// is settled.
+    pub(super) fn read_for_digests(&self, source: &Source, stop: &Stop) {
+        self.digests.read(source, self.progress, stop);
     }
 
     /// May the file at `path` not have arrived? To be asked when all is settled.

@@ -111,6 +111,11 @@ fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop:
             manifest.add(path, digest, progress);
         }
     };
+    let again = || {
+        if let Some(manifest) = &manifest {
+            manifest.begin_again();
+        }
+    };
     // In JSON there is but one object: it has the counts.
     let tell = |path: &RemotePath| {
         if !args.json {
@@ -120,6 +125,7 @@ fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop:
     let watcher = Watcher {
         landing: &landing,
         digest: if manifest.is_some() { Some(&digest) } else { None },
+        again: &again,
         dry: if args.dry_run { Some(&tell) } else { None },
     };
     let done = client::run(job, &watcher, progress, stop);

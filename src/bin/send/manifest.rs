@@ -1,7 +1,7 @@
 //! `--manifest`: the BLAKE3 of each file, a line each, as `b3sum --check` reads it in the target folder.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -47,6 +47,18 @@ impl Manifest {
         line.push_str(&blake3::Hash::from_bytes(digest).to_hex());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = writeln!(state.file, "{line}  {name}") {
+            state.failed.get_or_insert(error);
+        }
+    }
+
+    /// Takes back what was added: each file comes again.
+    pub(crate) fn begin_again(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is in a pipe stays there, and a line that comes twice is no harm.
+        if !state.file.get_ref().metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return;
+        }
+        if let Err(error) = state.file.rewind().and_then(|()| state.file.get_ref().set_len(0)) {
             state.failed.get_or_insert(error);
         }
     }
