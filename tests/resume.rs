@@ -1,49 +1,19 @@
 //! Nothing is sent twice, nothing is lost: receivers and senders that are killed, and what goes on after.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
-#![allow(clippy::disallowed_methods, reason = "a test is no peer")]
+#![allow(clippy::print_stdout, clippy::disallowed_methods, reason = "a test is no peer, and says what it skips")]
 mod common;
 
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use common::job::*;
+use common::journal::*;
 use common::judge::*;
 use common::link::Link;
+use common::mount::*;
 use common::sender::*;
 use common::*;
-
-/// A tree of small files and a large one, with what is put in place at the end.
-fn make_job(top: &Path, large: usize) {
-    for index in 0..400 {
-        write(&top.join(format!("d{}/small {index}", index % 7)), noise(3000, index));
-    }
-    write(&top.join("large"), noise(large, 1000));
-    std::os::unix::fs::symlink("large", top.join("link")).unwrap();
-    fs::hard_link(top.join("large"), top.join("twin")).unwrap();
-    for index in 0..7 {
-        set_mode(&top.join(format!("d{index}")), 0o750);
-        set_mtime(&top.join(format!("d{index}")), 1_600_000_000, 7);
-    }
-}
-
-/// Files that are there whole, in a tree that changes meanwhile.
-fn files_in(top: &Path) -> usize {
-    let Ok(entries) = fs::read_dir(top) else { return 0 };
-    let count = |entry: fs::DirEntry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => files_in(&entry.path()),
-        Ok(kind) => usize::from(kind.is_file() && !entry.file_name().as_encoded_bytes().starts_with(b".ptf-")),
-        Err(_) => 0,
-    };
-    entries.flatten().map(count).sum()
-}
-
-/// The large file alone, as it is received.
-fn incoming_bytes(top: &Path) -> u64 {
-    let entries = fs::read_dir(top).into_iter().flatten().flatten();
-    let is_journal = |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().ends_with(b"j");
-    let journals = entries.filter(is_journal).map(|entry| entry.metadata().map_or(0, |metadata| metadata.len()));
-    // A journal has 16 bytes for each block of 64 KiB.
-    journals.sum::<u64>() / 16 * 65_536
-}
 
 // E05, E07
 #[test]
@@ -189,4 +159,133 @@ fn a_manifest_names_every_file_once_of_which_a_part_was_there_or_that_another_at
         assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
         assert_eq!(lines_of(&manifest), digests_of(source.path()), "{killed}");
     }
+}
+
+const SIZE: usize = 8_000_000;
+
+/// A file of which a part is there, with a journal, and nobody who sends or receives it.
+struct Part {
+    source: TempDir,
+    root: TempDir,
+    state: TempDir,
+}
+
+impl Part {
+    fn of(content: &[u8]) -> Self {
+        let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
+        write(&source.path().join("large"), content);
+        let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
+        let flags = ["--length", "1M", "--bwlimit", "20M"];
+        let sender = Sender::start(&mut send_to(recv.port, source.path(), "in", &flags));
+        wait_until("half of it has come", || incoming_bytes(&recv.path("in")) > SIZE as u64 / 2);
+        drop(sender);
+        recv.process.signal("KILL");
+        recv.process.wait();
+        Self { source, root, state }
+    }
+
+    fn journal(&self) -> JournalFile {
+        JournalFile::in_folder(&self.root.path().join("in"))
+    }
+
+    /// Sends the rest: all but so much, which is found to be there.
+    fn expect_resumed(&self, bytes: u64) {
+        let (mut recv, _) = recv_with_key(self.root.path(), self.state.path(), 0);
+        let link = Link::to(recv.port);
+        let ended = Ended::of(&mut send_to(link.port, self.source.path(), "in", &["--length", "1M"])).expect(0);
+        assert_kept(self.source.path(), &recv.path("in"), is_root(), |_| false);
+        assert_eq!(ended.number("resumed_bytes"), bytes, "{}", ended.json);
+        let (sent, rest) = (link.forth(), SIZE as u64 - bytes);
+        assert!(sent >= rest && sent < rest + 100_000, "{sent} instead of {rest}");
+        assert_eq!(leftovers(self.root.path()), [""; 0]);
+        recv.expect_idle();
+    }
+}
+
+// E06
+#[test]
+fn what_came_before_another_boot_is_hashed_and_only_what_is_damaged_comes_again() {
+    for damaged_num in [0, 1, 5] {
+        let part = Part::of(&noise(SIZE, 1));
+        let mut journal = part.journal();
+        let blocks = journal.blocks();
+        let data = fs::OpenOptions::new().read(true).write(true).open(journal.data()).unwrap();
+        // Not two that are neighbours.
+        for offset in blocks.iter().copied().step_by(9).take(damaged_num) {
+            let mut byte = [0];
+            data.read_exact_at(&mut byte, offset + 77).unwrap();
+            data.write_all_at(&[byte[0] ^ 1], offset + 77).unwrap();
+        }
+        journal.set_boot([7; 16]);
+        journal.store(0);
+        part.expect_resumed((blocks.len() - damaged_num) as u64 * BLOCK);
+    }
+}
+
+// E06
+#[test]
+fn a_journal_counts_up_to_where_it_is_torn() {
+    for is_nearly_whole in [true, false] {
+        let part = Part::of(&noise(SIZE, 1));
+        let mut journal = part.journal();
+        journal.store(if is_nearly_whole { 1 } else { journal.last_len() - 1 });
+        journal.pop();
+        part.expect_resumed(journal.blocks().len() as u64 * BLOCK);
+    }
+}
+
+// E06
+#[test]
+fn a_journal_of_another_version_says_nothing() {
+    let part = Part::of(&noise(SIZE, 1));
+    let mut journal = part.journal();
+    journal.set_version(2);
+    journal.store(0);
+    part.expect_resumed(0);
+}
+
+// C20, E07
+#[test]
+fn a_source_that_changes_between_two_runs_never_ends_up_mixed() {
+    let part = Part::of(&noise(SIZE, 1));
+    let file = part.source.path().join("large");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    // The same file, its size and its time.
+    let changed = noise(SIZE, 2);
+    fs::write(&file, &changed).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    let recv = Recv::start(part.root.path());
+    let ended = Ended::of(&mut send_to(recv.port, part.source.path(), "in", &["--length", "1M"])).expect(0);
+    assert_eq!(ended.number("resumed_bytes"), 0, "{}", ended.json);
+    assert!(fs::read(recv.path("in/large")).unwrap() == changed);
+}
+
+// D11
+#[test]
+fn a_disk_that_fills_up_keeps_what_arrived_and_the_old_files_and_the_rest_comes_when_there_is_room() {
+    let (source, root) = (temp_dir(), temp_dir());
+    let disk = root.path().join("disk");
+    let Some(mount) = Mount::new(&disk, "size=9m", "D11 (then room)") else { return };
+    let (len, old) = (2_000_000, noise(300_000, 99));
+    for index in 0..6 {
+        write(&source.path().join(format!("f{index}")), noise(len, index));
+        write(&disk.join(format!("f{index}")), &old);
+    }
+    let mut recv = Recv::start(root.path());
+    let flags = ["--length", "300K", "--process_num", "1", "--thread_num", "1"];
+    let ended = Ended::of(&mut send_to(recv.port, source.path(), "disk", &flags)).expect(3);
+    assert!(ended.said.contains("No space left on device"), "{}", ended.said);
+    let failed = ended.failed();
+    assert!((1..6).contains(&failed.len()), "{failed:?}");
+    for name in list(source.path()) {
+        let there = fs::read(disk.join(&name)).unwrap();
+        let expected = if failed.contains(&name) { old.clone() } else { fs::read(source.path().join(&name)).unwrap() };
+        assert!(there == expected, "{name}");
+    }
+    mount.set_options("size=64m");
+    let ended = Ended::of(&mut send_to(recv.port, source.path(), "disk", &flags)).expect(0);
+    assert_eq!(ended.sent(), (failed.len() * len) as u64, "{}", ended.json);
+    assert_kept_in(source.path(), &disk, |_| false);
+    assert_eq!(leftovers(&disk), [""; 0]);
+    recv.expect_idle();
 }

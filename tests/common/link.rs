@@ -1,9 +1,10 @@
-//! A TCP relay in front of a receiver that counts, alters, cuts, holds and slows what passes.
+//! A TCP relay in front of a receiver that counts, alters, cuts, holds and slows what passes, and may
+//! pass nothing on for a while.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, Weak, mpsc};
 
 use super::*;
 
@@ -18,6 +19,8 @@ pub struct Knobs {
     pub cut: Option<u64>,
     /// Lets nothing more through after so many bytes, until released.
     pub hold: Option<u64>,
+    /// Lets no more answers through after so many bytes of them, until released.
+    pub hold_answer: Option<u64>,
     /// Waits before it passes each piece on.
     pub delay: Option<Duration>,
     /// Lets so many bytes a second through.
@@ -37,6 +40,12 @@ struct Shared {
     holding: AtomicUsize,
     resets: AtomicUsize,
     released: AtomicBool,
+    /// Nothing passes, either way.
+    is_cut: AtomicBool,
+    /// Pieces that are kept back since.
+    kept_back: AtomicUsize,
+    /// Both ends of all connections.
+    streams: Mutex<Vec<Weak<[TcpStream; 2]>>>,
     starts: Mutex<Vec<u8>>,
     /// Bytes that went to the receiver, by connection.
     forth_each: Mutex<Vec<u64>>,
@@ -84,12 +93,15 @@ impl Link {
                 shared.forth_each.lock().unwrap().push(0);
                 thread::spawn(move || {
                     let Ok(receiver) = TcpStream::connect(("127.0.0.1", upstream)) else { return };
-                    let back = Knobs { flip: knobs.flip_answer, ..Knobs::default() };
+                    let back = Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, ..Knobs::default() };
+                    let ends = Arc::new([stream, receiver]);
+                    shared.streams.lock().unwrap().push(Arc::downgrade(&ends));
+                    let [stream, receiver] = &*ends;
                     thread::scope(|scope| {
                         let (has_ended, ended) = mpsc::channel::<()>();
-                        scope.spawn(|| pass_on(&receiver, &stream, back, &shared, &shared.back, None));
+                        scope.spawn(|| pass_on(receiver, stream, back, &shared, &shared.back, None));
                         if let Some(lifetime) = knobs.lifetime {
-                            let (receiver, stream, resets) = (&receiver, &stream, &shared.resets);
+                            let resets = &shared.resets;
                             scope.spawn(move || {
                                 if ended.recv_timeout(lifetime) == Err(mpsc::RecvTimeoutError::Timeout) {
                                     resets.fetch_add(1, Ordering::SeqCst);
@@ -97,7 +109,7 @@ impl Link {
                                 }
                             });
                         }
-                        pass_on(&stream, &receiver, knobs, &shared, &shared.forth, Some(index));
+                        pass_on(stream, receiver, knobs, &shared, &shared.forth, Some(index));
                         drop(has_ended);
                     });
                 });
@@ -144,6 +156,30 @@ impl Link {
     pub fn release(&self) {
         self.shared.released.store(true, Ordering::SeqCst);
     }
+
+    /// Passes nothing on from now on, either way, and says nothing.
+    pub fn cut_off(&self) {
+        self.shared.kept_back.store(0, Ordering::SeqCst);
+        self.shared.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Pieces that came since it was cut off, at most one of each direction of a connection.
+    pub fn kept_back(&self) -> usize {
+        self.shared.kept_back.load(Ordering::SeqCst)
+    }
+
+    /// Goes on where it was cut off.
+    pub fn go_on(&self) {
+        self.shared.is_cut.store(false, Ordering::SeqCst);
+    }
+
+    /// Resets all connections that there are.
+    pub fn reset_all(&self) {
+        let streams = std::mem::take(&mut *self.shared.streams.lock().unwrap());
+        let ends: Vec<_> = streams.iter().filter_map(Weak::upgrade).collect();
+        self.shared.resets.fetch_add(ends.len(), Ordering::SeqCst);
+        ends.iter().flat_map(|ends| ends.iter()).for_each(reset);
+    }
 }
 
 impl Drop for Link {
@@ -173,6 +209,12 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shar
         if here(knobs.hold).is_some() && !shared.released.load(Ordering::SeqCst) {
             shared.holding.fetch_add(1, Ordering::SeqCst);
             while !shared.released.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        if shared.is_cut.load(Ordering::SeqCst) {
+            shared.kept_back.fetch_add(1, Ordering::SeqCst);
+            while shared.is_cut.load(Ordering::SeqCst) && !shared.released.load(Ordering::SeqCst) {
                 thread::sleep(Duration::from_millis(2));
             }
         }
