@@ -115,6 +115,8 @@ fn what_may_not_have_reached_the_disk_is_hashed_before_it_counts_as_there() {
     let link = Link::to(recv.port);
     assert_eq!(send(link.port).number("unchanged_files"), 4);
     assert!(link.forth() < 20_000);
+}
+
 /// The digests of all files of a tree, a line each, as a manifest has them.
 fn digests_of(top: &Path) -> Vec<String> {
     let files = list(top).into_iter().filter(|name| fs::symlink_metadata(top.join(name)).unwrap().is_file());
