@@ -279,6 +279,28 @@ pub const RANGES_MAX: usize = 65_536;
 /// not yet noted a kill costs no more than that.
 pub const JOURNAL_BLOCKS_MAX: usize = 64;
 
+/// How long a file that was not received whole is kept, with its journal, for its sender to go on with.
+pub const KEEP_INCOMING_DEFAULT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long a file under a temporary name without a journal and without a lock must have been as it is,
+/// where no index tells whose it is: a living process may be at it. It comes in one piece, in minutes.
+pub const UNCLAIMED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Folders that a process remembers as recorded in its index, eight bytes each. Then it forgets them all,
+/// and records them again.
+pub const INDEX_FOLDERS_MAX: usize = 65_536;
+
+/// Indexes of incoming files that are looked at: those of processes that live, and of ones that were
+/// killed. Further ones wait for another start.
+pub const INDEXES_MAX: usize = 4096;
+
+/// Folders with something to go on with that a receiver looks through at its end, to tell whether any of
+/// it is still there. Where there were more, its index stays, and the next start finds out.
+pub const KEPT_FOLDERS_MAX: usize = 4096;
+
+/// Temporary names of one folder that are looked after at once. Further ones wait for another start.
+pub const LEFTOVERS_MAX: usize = 65_536;
+
 /// Bytes of a journal that are read at once.
 pub const JOURNAL_READ_LEN: usize = 64 * 1024;
 

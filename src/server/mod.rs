@@ -18,7 +18,7 @@ use guard::Guard;
 pub use ipnet::IpNet;
 use session::Sessions;
 
-use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
+use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
 use crate::net::{Listener, Peer, tls};
 use crate::protocol::Token;
 use crate::stop::Stop;
@@ -37,6 +37,8 @@ pub struct Config {
     pub stall: Duration,
     /// How long running frames may take to end once asked to stop.
     pub drain: Duration,
+    /// How long a file that was not received whole is kept for its sender to go on with.
+    pub keep_incoming: Duration,
     /// What encrypts; without it only what comes in clear is served.
     pub tls: Option<tls::Server>,
     /// Are v1 clients served?
@@ -58,6 +60,7 @@ impl Config {
             connections_max: CONNECTIONS_MAX,
             stall: STALL_DEFAULT,
             drain: DRAIN_DEFAULT,
+            keep_incoming: KEEP_INCOMING_DEFAULT,
             tls: None,
             serves_v1: true,
             serves_plain: true,
@@ -91,6 +94,14 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     let shared = Shared { store, config, sessions: &sessions, stop };
     let only = thread::scope(|scope| {
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
+            let mut swept = Instant::now();
+            store.adopt(config.keep_incoming, &mut || {
+                if swept.elapsed() >= SWEEP_EVERY {
+                    sessions.sweep(store);
+                    swept = Instant::now();
+                }
+                !stop.is_asked()
+            });
             while !stop.wait(SWEEP_EVERY) {
                 sessions.sweep(store);
                 // Nobody waits for the disk then.
@@ -144,6 +155,9 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         accepted.map(|()| only.map(|only| only.join().unwrap_or_default()))
     })?;
     sessions.end_all(store);
+    // What they hold ends as well: then it is known what stays.
+    drop(sessions);
+    store.end_index();
     Ok(match only {
         Some(None) => Served::Unfinished,
         Some(Some(totals)) if totals.failed > 0 => Served::Partial,

@@ -102,6 +102,7 @@ impl Store {
         let (text, name) = (OsStr::from_bytes(target), name_of(path));
         let (folder, temp) = self.in_folder(folders, path, "make", |folder| {
             let there = rustix::fs::readlinkat(folder.as_fd(), name, Vec::new());
+            self.note_folder(folder, path);
             let temp = match there.is_ok_and(|there| there.as_bytes() == target) && folder.spells(name) {
                 true => None,
                 false => Some(self.under_temp_name(|temp| rustix::fs::symlinkat(text, folder.as_fd(), temp))?),
@@ -125,6 +126,7 @@ impl Store {
         let from = self.find_folder(folders, to)?.ok_or_else(missing)?;
         let (folder, temp) = self.in_folder(folders, path, "link", |folder| {
             let link = |temp: &OsStr| rustix::fs::linkat(from.as_fd(), name_of(to), folder.as_fd(), temp, AtFlags::empty());
+            self.note_folder(folder, path);
             Ok((Arc::clone(folder), self.under_temp_name(link)?))
         })?;
         let placed = place_hard_link(&folder, temp, path, on_existing);

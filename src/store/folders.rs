@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ pub(super) struct Folder {
     /// access list of its own for what is made in it.
     pub(super) keeps_modes: bool,
     is_case_blind: OnceLock<bool>,
+    /// Is it in the index?
+    is_noted: AtomicBool,
 }
 
 impl Folder {
@@ -30,12 +33,12 @@ impl Folder {
             Ok(fd) => {
                 let list = rustix::fs::fgetxattr(&fd, c"system.posix_acl_default", &mut [0; 0][..]);
                 let keeps_modes = matches!(list, Err(Errno::NODATA | Errno::OPNOTSUPP));
-                Ok(Self { fd, keeps_modes, is_case_blind: OnceLock::new() })
+                Ok(Self { fd, keeps_modes, is_case_blind: OnceLock::new(), is_noted: AtomicBool::new(false) })
             }
             // One that may be entered and not read.
             Err(Errno::ACCESS) => {
                 let fd = jail::open_directory(root, path)?;
-                Ok(Self { fd, keeps_modes: false, is_case_blind: OnceLock::new() })
+                Ok(Self { fd, keeps_modes: false, is_case_blind: OnceLock::new(), is_noted: AtomicBool::new(false) })
             }
             Err(errno) => Err(errno),
         }
@@ -137,6 +140,13 @@ impl Store {
         let folder = Arc::new(folder);
         folders.put(path.split_bytes().0, &folder);
         Ok(folder)
+    }
+
+    /// A temporary name is about to be in `folder`, which that of `path` is: the index has to say so.
+    pub(super) fn note_folder(&self, folder: &Folder, path: &RemotePath) {
+        if let (Some(index), false) = (&self.index, folder.is_noted.load(Ordering::Relaxed)) {
+            folder.is_noted.store(index.note(path.split_bytes().0), Ordering::Relaxed);
+        }
     }
 
     /// Does something in the folder of `path`, and once more if that was removed meanwhile.

@@ -11,7 +11,6 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
 
 use super::attributes::{self, Notes};
@@ -43,9 +42,6 @@ pub enum State {
         note: Option<String>,
     },
 }
-
-/// The mode of a file that is gone on with.
-const KEPT_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// While this is held the file does not end.
 pub(super) struct Hold<'a>(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, Phase>);
@@ -92,7 +88,10 @@ impl Store {
         &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
     ) -> Result<Incoming, Error> {
         check(meta, path)?;
-        let create = |folder: &_| Creation::new(folder, meta).create_as(|| self.temp_names.next());
+        let create = |folder: &Arc<Folder>| {
+            self.note_folder(folder, path);
+            Creation::new(folder, meta).create_as(|| self.temp_names.next())
+        };
         let begun = self.in_folder(folders, path, "create", create)?;
         Ok(Incoming::new(path, meta, on_existing, begun, None))
     }
@@ -236,9 +235,10 @@ impl Incoming {
     fn end_as_abandoned(&self, phase: &mut Phase, stays: bool) {
         *phase = Phase::Abandoned;
         if stays {
-            // It may have its own mode already, and then nobody could go on with it.
-            let _ = rustix::fs::fchmod(&self.file, KEPT_MODE);
-            Kept::unlock(&self.file);
+            if let Some(shared) = &self.shared {
+                shared.note_kept(&self.path);
+            }
+            kept::leave_to_others(&self.file);
         } else {
             kept::remove(self.folder.as_fd(), self.temp, self.kept.is_some());
             // Whoever still holds it would hold its room as well; unless it has a name after all, given

@@ -1,8 +1,8 @@
 //! Files that come in several pieces, over several connections: whoever brings a piece finds the file
 //! that others brought pieces of.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ptr;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::temp::Creation;
 use super::{Error, Folders, Incoming, OnExisting, Store, There, incoming, kept, lock, refusal};
 use crate::entry::{FileMeta, Identity};
-use crate::limits::INCOMING_MAX;
+use crate::limits::{INCOMING_MAX, KEPT_FOLDERS_MAX};
 use crate::path::RemotePath;
 
 /// What whoever brings a piece of a file finds.
@@ -30,16 +30,41 @@ type Key = (RemotePath, Identity);
 
 /// The files being received by anybody.
 #[derive(Debug, Default)]
-pub(super) struct Shared(Mutex<HashMap<Key, Weak<Incoming>>>);
+pub(super) struct Shared {
+    pub(super) files: Mutex<HashMap<Key, Weak<Incoming>>>,
+    /// The folders in which something stayed to be gone on with; a few more than are looked through.
+    kept: Mutex<BTreeSet<RemotePath>>,
+}
 
 impl Shared {
     /// A file that has ended is not found any more, unless another one took its place.
     pub(super) fn leave(&self, incoming: &Incoming) {
-        let mut files = lock(&self.0);
+        let mut files = lock(&self.files);
         match files.entry((incoming.path().clone(), *incoming.identity())) {
             Entry::Occupied(found) if ptr::eq(found.get().as_ptr(), incoming) => _ = found.remove(),
             _ => {}
         }
+    }
+
+    /// Of the file of this path something stays, to be gone on with.
+    pub(super) fn note_kept(&self, path: &RemotePath) {
+        if let Some((folder, _)) = path.split() {
+            self.note_kept_in(folder);
+        }
+    }
+
+    /// In this folder something stays.
+    pub(super) fn note_kept_in(&self, folder: RemotePath) {
+        let mut kept = lock(&self.kept);
+        if kept.len() <= KEPT_FOLDERS_MAX {
+            kept.insert(folder);
+        }
+    }
+
+    /// The folders in which something stayed; none where they were too many.
+    pub(super) fn take_kept(&self) -> Option<BTreeSet<RemotePath>> {
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        (kept.len() <= KEPT_FOLDERS_MAX).then_some(kept)
     }
 }
 
@@ -56,7 +81,7 @@ impl Store {
         let key = (path.clone(), meta.identity);
         let (incoming, is_new) = 'found: {
             // Held while the file is created, so that two who come at once get the same one.
-            let mut files = lock(&self.shared.0);
+            let mut files = lock(&self.shared.files);
             if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
                 break 'found (incoming, false);
             }
@@ -68,6 +93,7 @@ impl Store {
                 return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
             }
             let begun = self.in_folder(folders, path, "create", |folder| {
+                self.note_folder(folder, path);
                 kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
             })?;
             let incoming = Arc::new(Incoming::new(path, meta, on_existing, begun, Some(Arc::clone(&self.shared))));
@@ -153,7 +179,7 @@ mod tests {
         assert_eq!(fs::read(yard.at("d/a")).unwrap(), b"OTHHER");
         // The published ones are still held, and not found.
         assert!(matches!(join_in(&yard.store, "d/a", &meta(6, 1)).unwrap(), Joined::Had));
-        assert!(lock(&yard.store.shared.0).is_empty());
+        assert!(lock(&yard.store.shared.files).is_empty());
         yard.assert_clean();
     }
 
@@ -239,7 +265,7 @@ mod tests {
         assert!(about.len() == 1 << 40 && about.blocks() < 1024);
         // More than any disk here has; so nothing is left of it.
         assert!(join_in(&yard.store, "b", &meta(1 << 60, 1)).is_err());
-        assert!(lock(&yard.store.shared.0).is_empty());
+        assert!(lock(&yard.store.shared.files).is_empty());
         yard.assert_clean();
     }
 

@@ -6,12 +6,12 @@
 //! once it was synced or was hashed again. In memory there are ranges alone: 1 TiB has 256 MiB of digests.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
-use super::records::{BootId, RECORD_LEN_MAX, Reading, Record, decode_header, encode_header};
+use super::records::{BootId, HEADER_LEN_MAX, RECORD_LEN_MAX, Reading, Record, decode_header, encode_header, find_header};
 use super::rehash::Rehash;
 use super::{Error, lock};
 use crate::digest::{Binding, Checksum};
@@ -93,6 +93,25 @@ impl Journal {
         let Reading { here, unsure, is_now, .. } = reading;
         let end = Mutex::new(End { place, is_now, is_void: false });
         Ok(Some((Self { path: path.clone(), size: identity.size, boot, file, first, unsure, end }, here)))
+    }
+
+    /// What a journal says that may be another process's: of which file it is, and how many of its bytes
+    /// are there, sure or not. None where it says nothing that this version understands.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(super) fn look(file: &File) -> io::Result<Option<(RemotePath, u64)>> {
+        let mut header = Vec::new();
+        #[allow(clippy::disallowed_methods, reason = "at most the longest header is read")]
+        file.take(HEADER_LEN_MAX as u64).read_to_end(&mut header)?;
+        let Some((path, identity, len, (begun, check))) = find_header(&header) else { return Ok(None) };
+        let mut reading = Reading::new(begun, begun);
+        let mut records = Records::new(file, Place { position: len as u64, check }, identity.size);
+        while let Some(record) = records.next()? {
+            reading.take(&record);
+        }
+        let lens = reading.here.iter().chain(reading.unsure.iter()).map(|range| range.end.saturating_sub(range.start));
+        Ok(Some((path, lens.fold(0, u64::saturating_add))))
     }
 
     /// What does not count before [`Journal::verify`] has found it: it was written before another boot

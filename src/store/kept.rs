@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::folders::Folder;
@@ -94,6 +94,13 @@ pub(super) fn remove(folder: BorrowedFd<'_>, temp: TempName, has_journal: bool) 
     }
 }
 
+/// Lets others receive the file.
+pub(super) fn leave_to_others(file: &File) {
+    // It may have its own mode already, and then nobody could go on with it.
+    let _ = rustix::fs::fchmod(file, Mode::RUSR | Mode::WUSR);
+    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
+}
+
 /// Whose is a file?
 enum Locked {
     /// This process's, as long as it is open here.
@@ -177,11 +184,6 @@ impl Kept {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => write_zeros(file, offset, len),
             punched => punched,
         }
-    }
-
-    /// Lets another receive the file.
-    pub(super) fn unlock(file: &File) {
-        let _ = rustix::fs::flock(file, FlockOperation::Unlock);
     }
 
     /// It has its own name: nothing is left to be known of it.

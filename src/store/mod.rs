@@ -4,21 +4,25 @@
 mod aside;
 mod attributes;
 mod blocks;
+mod chain;
 mod created;
 mod doubt;
 mod finish;
 mod folders;
 mod had;
 mod incoming;
+mod index;
 mod jail;
 mod join;
 mod journal;
 mod kept;
+mod leftovers;
 mod made;
 mod pending;
 mod records;
 mod rehash;
 mod spelling;
+mod survey;
 mod temp;
 mod umask;
 
@@ -36,6 +40,7 @@ use crate::limits::CREATE_TRIES_MAX;
 use crate::path::{PathError, RemotePath};
 use created::{Created, Key};
 use doubt::Syncs;
+use index::{Found, Index};
 use join::Shared;
 use made::PRIVATE;
 use temp::TempNames;
@@ -48,9 +53,11 @@ pub use had::There;
 pub use incoming::{Incoming, State};
 pub use join::Joined;
 pub use journal::Journal;
+pub use leftovers::Leftover;
 pub use made::Made;
 pub use pending::Pending;
 pub use records::BootId;
+pub use survey::{Survey, survey};
 pub use umask::{Umask, take_umask};
 
 /// Why something was not done in the tree.
@@ -93,6 +100,10 @@ pub struct Store {
     boot: BootId,
     syncs: Syncs,
     shared: Arc<Shared>,
+    /// Where it is recorded which folders may have temporary names in them, if it is.
+    index: Option<Index>,
+    /// What earlier processes recorded.
+    adopted: Mutex<Vec<Found>>,
     /// What the first sync that failed said.
     sync_failed: OnceLock<Errno>,
 }
@@ -117,6 +128,8 @@ impl Store {
             boot: records::this_boot(),
             syncs: Syncs::default(),
             shared: Arc::default(),
+            index: None,
+            adopted: Mutex::default(),
             sync_failed: OnceLock::new(),
         })
     }

@@ -5,9 +5,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::iter;
 use std::ops::Range;
 
+use super::chain;
 use crate::digest::{Binding, Checksum, block_len, check};
 use crate::entry::Identity;
-use crate::limits::JOURNAL_BLOCKS_MAX;
+use crate::limits::{JOURNAL_BLOCKS_MAX, PATH_LEN_MAX};
 use crate::path::RemotePath;
 use crate::ranges::Ranges;
 
@@ -43,14 +44,11 @@ const LOST: u8 = 3;
 const BOOT: u8 = 4;
 const SYNCED: u8 = 5;
 
-const LEN_LEN: usize = 2;
-const CHECK_LEN: usize = 8;
-
 /// Kind, offset, length, binding, checksum and digests of the longest record.
 const BODY_LEN_MAX: usize = 1 + 3 * 8 + 1 + JOURNAL_BLOCKS_MAX * 32;
 
 /// Bytes of the longest record.
-pub(super) const RECORD_LEN_MAX: usize = LEN_LEN + BODY_LEN_MAX + CHECK_LEN;
+pub(super) const RECORD_LEN_MAX: usize = chain::record_len(BODY_LEN_MAX);
 
 /// The header of a journal, and its check, which the first record is chained to.
 pub(super) fn encode_header(boot: &BootId, path: &RemotePath, identity: &Identity) -> (Vec<u8>, u64) {
@@ -75,6 +73,24 @@ pub(super) fn decode_header(bytes: &[u8], path: &RemotePath, identity: &Identity
     let boot = *bytes.get(MAGIC.len().saturating_add(1)..)?.first_chunk()?;
     let (expected, own) = encode_header(&boot, path, identity);
     (bytes == expected).then_some((boot, own))
+}
+
+/// Bytes of the longest header.
+pub(super) const HEADER_LEN_MAX: usize = HEAD_LEN + PATH_LEN_MAX + 8;
+
+/// Magic, version, boot, size, time, tag and length of the path.
+const HEAD_LEN: usize = 4 + 1 + 16 + 8 + 12 + 16 + 2;
+
+/// Whose the header at the start of `bytes` is, how long it is, and what [`decode_header`] gives.
+pub(super) fn find_header(bytes: &[u8]) -> Option<(RemotePath, Identity, usize, (BootId, u64))> {
+    let mut fields = bytes.get(MAGIC.len().saturating_add(17)..)?;
+    let (size, seconds) = (take_long(&mut fields)?, i64::from_be_bytes(take(&mut fields)?));
+    let identity = Identity { size, mtime: (seconds, u32::from_be_bytes(take(&mut fields)?)), tag: take(&mut fields)? };
+    let path_len = u16::from_be_bytes(take(&mut fields)?);
+    let path = RemotePath::parse(fields.get(..usize::from(path_len))?).ok()?;
+    let len = HEAD_LEN.saturating_add(path_len.into()).saturating_add(8);
+    let decoded = decode_header(bytes.get(..len)?, &path, &identity)?;
+    Some((path, identity, len, decoded))
 }
 
 /// One record of a journal.
@@ -122,28 +138,15 @@ impl<'a> Record<'a> {
             }
             Self::Synced => body.push(SYNCED),
         }
-        // One that fits its file is never so long.
-        let len = u16::try_from(body.len()).unwrap_or(u16::MAX);
-        let record = [&len.to_be_bytes()[..], &body].concat();
-        let own = check(&record, before);
-        bytes.extend_from_slice(&record);
-        bytes.extend_from_slice(&own.to_be_bytes());
-        own
+        chain::encode(bytes, &body, before)
     }
 
     /// The record at the start of `bytes`, how long it is, and its check. None where it is torn, not
     /// chained to what has the check `before`, or can't be of a file of `size` bytes.
     pub(super) fn decode(bytes: &'a [u8], before: u64, size: u64) -> Option<(Self, usize, u64)> {
-        let (len, rest) = bytes.split_first_chunk::<LEN_LEN>()?;
-        let body_len = Some(usize::from(u16::from_be_bytes(*len))).filter(|len| *len <= BODY_LEN_MAX)?;
-        let (body, rest) = rest.split_at_checked(body_len)?;
-        let own = u64::from_be_bytes(*rest.first_chunk::<CHECK_LEN>()?);
-        let checked_len = LEN_LEN.saturating_add(body_len);
-        if check(bytes.get(..checked_len)?, before) != own {
-            return None;
-        }
+        let (body, len, own) = chain::decode(bytes, before, BODY_LEN_MAX)?;
         let record = Self::decode_body(body)?;
-        record.fits(size).then_some((record, checked_len.saturating_add(CHECK_LEN), own))
+        record.fits(size).then_some((record, len, own))
     }
 
     fn decode_body(body: &'a [u8]) -> Option<Self> {
@@ -280,6 +283,8 @@ mod tests {
         let head = "5054464a01".to_owned() + &"bb".repeat(16) + "0000000000030000fffffffffffffffe00000003";
         assert_eq!(hex(&bytes), head + &"aa".repeat(16) + "0003642f66" + &format!("{check:016x}"));
         assert_eq!(decode_header(&bytes, &path, &identity), Some(([0xbb; 16], check)));
+        assert_eq!(find_header(&bytes), Some((path, identity, bytes.len(), ([0xbb; 16], check))));
+        assert!((0..bytes.len()).all(|len| find_header(&bytes[..len]).is_none()));
         for (record, body) in [
             (content(5..BLOCK + 1, Checksum::Xxh3, &[0xdd; 32]), "01 0000000000000005 000000000000fffc"),
             (content(0..1, Checksum::None, &[]), "01 0000000000000000 0000000000000001"),

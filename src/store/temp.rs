@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::attributes::MODE_MASK;
 use super::folders::Folder;
+use super::index::parse_half;
 use super::jail;
 use super::kept::Kept;
 use crate::digest;
@@ -29,7 +30,7 @@ const OWNER_READS: u32 = 0o400;
 
 /// A name that no path may have: the prefix and 32 hex digits, whatever the name that it stands in
 /// for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TempName([u8; TEMP_NAME_LEN]);
 
 const TEMP_NAME_LEN: usize = TEMP_PREFIX.len() + 32;
@@ -54,6 +55,19 @@ impl TempName {
         let state = [&size.to_be_bytes()[..], &seconds.to_be_bytes(), &nanoseconds.to_be_bytes(), tag, path.as_bytes()];
         let [high, low] = digest::name_of(&state.concat());
         Self::new(high, low)
+    }
+
+    /// The temporary name that this is, or that the journal of this name is beside.
+    pub(super) fn parse(name: &[u8]) -> Option<Self> {
+        let name = name.strip_suffix(&[JOURNAL_SUFFIX]).unwrap_or(name);
+        let (high, low) = name.strip_prefix(TEMP_PREFIX)?.split_at_checked(16)?;
+        Some(Self::new(parse_half(high)?, parse_half(low)?))
+    }
+
+    /// The first half of its digits: if it is of a file that comes in one piece, that of its process.
+    pub(super) fn half(&self) -> u64 {
+        let digits = self.0.get(TEMP_PREFIX.len()..).and_then(|digits| digits.get(..16));
+        digits.and_then(parse_half).unwrap_or_default()
     }
 
     /// The name of the journal beside it.
@@ -94,6 +108,11 @@ impl Default for TempNames {
 }
 
 impl TempNames {
+    /// What all of them begin with.
+    pub(super) fn half(&self) -> u64 {
+        self.random
+    }
+
     pub(super) fn next(&self) -> TempName {
         TempName::new(self.random, self.next.fetch_add(1, Ordering::Relaxed))
     }

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version};
 use parallel_transfer::limits::CONNECTIONS_MAX;
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::server::{Allowed, Config, IpNet};
 use parallel_transfer::terminal::Loudness;
+
+use crate::incoming;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,6 +23,8 @@ Examples:
           receive below /srv/in, from that network as well
   recv --port 0 --once
           receive one job from whoever gets the ticket that this prints
+  recv incoming list
+          show what was not received whole, and is kept to be gone on with
   recv --port 9000 --root /
           let every path mean what it says, as the Python original does
 
@@ -31,11 +35,14 @@ Exit codes: 0 stopped with nothing cut short, or the one job is done; 1 failed; 
 
 /// Receive files and whole trees over many connections at once.
 #[derive(Debug, Parser)]
-#[command(name = "recv", version, after_help = EXAMPLES)]
+#[command(name = "recv", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The port to listen on; 0 picks a free one
-    #[arg(long, value_name = "N")]
-    pub(crate) port: u16,
+    #[arg(long, value_name = "N", required = true)]
+    port: Option<u16>,
 
     /// The address to listen on [default: all]
     #[arg(long, value_name = "IP")]
@@ -53,7 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) once: bool,
 
-    /// The folder of the key that senders know this receiver by [default: ~/.local/state/parallel-transfer]
+    /// The folder of the key that senders know this receiver by, and of its index of incoming files
+    /// [default: ~/.local/state/parallel-transfer]
     #[arg(long = "state_dir", alias = "state-dir", value_name = "DIR")]
     state_dir: Option<PathBuf>,
 
@@ -73,6 +81,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
 
+    /// How long a file that was not received whole is kept, for its sender to go on with [default: 7d]
+    #[arg(long = "keep_incoming", alias = "keep-incoming", value_name = "TIME", value_parser = parse_duration)]
+    keep_incoming: Option<Duration>,
+
     /// Log only what was refused or failed
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -82,7 +94,20 @@ pub(crate) struct Args {
     verbose: u8,
 }
 
+/// What else it can do than receive.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show or remove files that were not received whole
+    #[command(subcommand, after_help = incoming::EXAMPLES)]
+    Incoming(incoming::Command),
+}
+
 impl Args {
+    /// The port to listen on: there is one where there is no command.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.unwrap_or_default()
+    }
+
     pub(crate) fn loudness(&self) -> Loudness {
         Loudness::of(self.quiet, self.verbose)
     }
@@ -97,6 +122,7 @@ impl Args {
         config.connections_max = self.max_connections.clamp(1, CONNECTIONS_MAX * 16);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
         config.drain = self.drain.unwrap_or(config.drain);
+        config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         Ok(config)
     }
 
@@ -105,18 +131,20 @@ impl Args {
         if self.once {
             return Ok(HostKey::for_one_job()?);
         }
-        Ok(HostKey::load_or_make(&self.state_dir()?)?)
+        let folder =
+            self.state_dir().context("no place for this receiver's key: HOME is not set; name a folder with --state_dir")?;
+        Ok(HostKey::load_or_make(&folder)?)
     }
 
-    /// Where is kept what outlives this process.
-    pub(crate) fn state_dir(&self) -> anyhow::Result<PathBuf> {
-        self.state_dir.clone().map_or_else(default_state_dir, Ok)
+    /// Where this receiver keeps what it must remember; none where nothing was named and there is no home.
+    pub(crate) fn state_dir(&self) -> Option<PathBuf> {
+        self.state_dir.clone().or_else(default_state_dir)
     }
 }
 
-fn default_state_dir() -> anyhow::Result<PathBuf> {
+/// Where receivers of this user keep what they must remember; none where there is no home.
+pub(crate) fn default_state_dir() -> Option<PathBuf> {
     folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state")
-        .context("no place for this receiver's key: HOME is not set; name a folder with --state_dir")
 }
 
 /// A network, or one address.

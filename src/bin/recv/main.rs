@@ -1,6 +1,7 @@
 //! `recv`: flags → receiver → exit code.
 
 mod args;
+mod incoming;
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -22,12 +23,16 @@ use parallel_transfer::store::{Store, take_umask};
 use parallel_transfer::terminal::{self, Terminal};
 use parallel_transfer::ticket::Ticket;
 
-use args::Args;
+use args::{Args, Command};
 
 fn main() -> ExitCode {
     let args = Args::parse();
     Terminal::for_recv(args.loudness());
-    let verdict = run(&args).unwrap_or_else(|error| {
+    let done = match &args.command {
+        None => run(&args),
+        Some(Command::Incoming(command)) => incoming::run(command),
+    };
+    let verdict = done.unwrap_or_else(|error| {
         terminal::print_error("recv", &error);
         Verdict::Failed
     });
@@ -38,19 +43,20 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     let umask = take_umask();
     let mut config = args.config()?;
     let root = Escaped::path(&config.root).to_string();
-    let store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
+    let mut store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
     let key = args.host_key()?;
     config.tls = Some(key.server());
-    if !args.once {
-        let folder = args.state_dir()?;
-        if let Err(error) = store.keep_syncs(&folder) {
-            tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
-        }
+    if !args.once
+        && let Some(folder) = args.state_dir()
+        && let Err(error) = store.keep_syncs(&folder)
+    {
+        tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
     }
-    let listener = Listener::bind(args.addr, args.port, args.ip_ver).with_context(|| match args.addr {
-        Some(addr) => format!("can't listen on {addr} port {}", args.port),
-        None => format!("can't listen on port {}", args.port),
+    let listener = Listener::bind(args.addr, args.port(), args.ip_ver).with_context(|| match args.addr {
+        Some(addr) => format!("can't listen on {addr} port {}", args.port()),
+        None => format!("can't listen on port {}", args.port()),
     })?;
+    store.keep_index_below(args.state_dir().as_deref());
     let stop = Arc::new(Stop::new()?);
     let signalled = Arc::new(AtomicBool::new(false));
     listen_to_signals(&stop, &signalled)?;

@@ -10,6 +10,7 @@ use std::thread;
 
 use anyhow::{Context as _, ensure};
 use parallel_transfer::client::{self, Target};
+use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
@@ -30,10 +31,15 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
     let umask = take_umask();
     let (root, directory) = split(target, umask, args.dry_run).with_context(|| format!("can't make folder '{shown}'"))?;
-    let store = Store::open(&root, umask).with_context(|| format!("can't write below '{}'", Escaped::path(&root)))?;
+    let mut store = Store::open(&root, umask).with_context(|| format!("can't write below '{}'", Escaped::path(&root)))?;
     // What was missing may have led elsewhere: `missing/../here`.
     ensure!(!client::lands_in_itself(&args.file, &store.path().join(&directory))?, itself());
     *landed = Escaped::path(&store.path().join(&directory)).to_string();
+
+    if !args.dry_run {
+        let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
+        store.keep_index_below(state_folder.as_deref());
+    }
 
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");

@@ -1,0 +1,330 @@
+//! The index of a process that receives: in which folders below its root there may be files under
+//! temporary names. It is a file of the state folder, locked for the life of the process. Who finds
+//! it unlocked can look after what was left, without searching the tree.
+//!
+//! docs/JOURNAL.md has the format. A folder costs one write, a file nothing.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{DirBuilder, File};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::records::BootId;
+use super::{chain, lock};
+use crate::digest::check;
+use crate::limits::{INDEX_FOLDERS_MAX, INDEXES_MAX, PATH_LEN_MAX};
+use crate::path::{Escaped, RemotePath};
+
+const MAGIC: &[u8; 4] = b"PTFI";
+
+/// Of the whole format: a new kind of record is a new version.
+const VERSION: u8 = 1;
+
+/// A folder below the root.
+const FOLDER: u8 = 1;
+
+/// Kind and path.
+const BODY_LEN_MAX: usize = 1 + PATH_LEN_MAX;
+
+/// Magic, version, boot and length of the root's path.
+const HEAD_LEN: usize = 4 + 1 + 16 + 2;
+
+const NAME_PREFIX: &str = "incoming-";
+
+/// Others have no business with it.
+const MODE: u32 = 0o600;
+
+/// The index of this process.
+#[derive(Debug)]
+pub(super) struct Index {
+    path: PathBuf,
+    file: File,
+    hasher: RandomState,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Where the next record goes, and the check of what is before it.
+    position: u64,
+    check: u64,
+    /// Hashes of the folders that are recorded, eight bytes each.
+    noted: HashSet<u64>,
+    was_refused: bool,
+}
+
+impl Index {
+    /// Makes the index of a process whose temporary names begin with `half`, and locks it.
+    ///
+    /// # Errors
+    /// It can't be made there.
+    pub(super) fn create(state_folder: &Path, half: u64, root: &Path, boot: &BootId) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(state_folder)?;
+        let path = path_of(state_folder, half);
+        let (header, check) = encode_header(boot, root);
+        let file = create_locked(state_folder, &path, &header)?;
+        let state = State { position: header.len() as u64, check, noted: HashSet::new(), was_refused: false };
+        Ok(Self { path, file, hasher: RandomState::new(), state: Mutex::new(state) })
+    }
+
+    /// Records a folder, by its path below the root, unless it is recorded. Where that fails it is said
+    /// once, and told.
+    pub(super) fn note(&self, folder: &[u8]) -> bool {
+        let hash = self.hasher.hash_one(folder);
+        let mut state = lock(&self.state);
+        if state.noted.contains(&hash) {
+            return true;
+        }
+        let mut bytes = Vec::new();
+        let check = chain::encode(&mut bytes, &[&[FOLDER], folder].concat(), state.check);
+        // At its place: what a write that failed left there is written over.
+        if let Err(error) = self.file.write_all_at(&bytes, state.position) {
+            if !state.was_refused {
+                let path = Escaped::path(&self.path);
+                tracing::warn!("can't write '{path}': {error}; what an interrupted run leaves may have to be removed by hand");
+            }
+            state.was_refused = true;
+            return false;
+        }
+        state.position = state.position.saturating_add(bytes.len() as u64);
+        state.check = check;
+        if state.noted.len() >= INDEX_FOLDERS_MAX {
+            state.noted.clear();
+        }
+        state.noted.insert(hash);
+        true
+    }
+
+    /// Is there the index of a process, this or another, whose temporary names begin with `half`?
+    pub(super) fn has_neighbour(&self, half: u64) -> bool {
+        self.path.parent().is_some_and(|folder| is_there(folder, half))
+    }
+
+    /// Nothing is left that it could tell of.
+    pub(super) fn remove(&self) {
+        remove(&self.path);
+    }
+}
+
+/// Is there the index of a process whose temporary names begin with `half`?
+pub(super) fn is_there(state_folder: &Path, half: u64) -> bool {
+    path_of(state_folder, half).symlink_metadata().is_ok()
+}
+
+fn path_of(state_folder: &Path, half: u64) -> PathBuf {
+    state_folder.join(format!("{NAME_PREFIX}{half:016x}"))
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!("can't remove '{}': {error}", Escaped::path(path));
+    }
+}
+
+fn encode_header(boot: &BootId, root: &Path) -> (Vec<u8>, u64) {
+    let root = root.as_os_str().as_bytes();
+    // A path that a folder was opened by has 4095 bytes at the most.
+    let root_len = u16::try_from(root.len()).unwrap_or(u16::MAX);
+    let mut bytes = [MAGIC, &[VERSION][..], boot, &root_len.to_be_bytes(), root].concat();
+    let own = check(&bytes, 0);
+    bytes.extend_from_slice(&own.to_be_bytes());
+    (bytes, own)
+}
+
+/// It has its name when it is locked and has its header, where the file system can do that: whoever
+/// finds an index unlocked takes its process for dead.
+fn create_locked(state_folder: &Path, path: &Path, header: &[u8]) -> io::Result<File> {
+    let access = OFlags::RDWR | OFlags::CLOEXEC;
+    let unnamed = rustix::fs::open(state_folder, access | OFlags::TMPFILE, Mode::from_raw_mode(MODE));
+    let (file, has_name) = match unnamed {
+        Ok(file) => (File::from(file), false),
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let named = access | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            (File::from(rustix::fs::open(path, named, Mode::from_raw_mode(MODE))?), true)
+        }
+        Err(errno) => return Err(errno.into()),
+    };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    file.write_all_at(header, 0)?;
+    if !has_name {
+        let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, itself, CWD, path, AtFlags::SYMLINK_FOLLOW)?;
+    }
+    Ok(file)
+}
+
+/// An index that was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    path: PathBuf,
+    /// Open, and locked unless its process lives; reading goes on from the first record.
+    reader: BufReader<File>,
+    check: u64,
+    /// What the temporary names of its process begin with.
+    pub(super) half: u64,
+    /// The root of its process, as an absolute path.
+    pub(super) root: PathBuf,
+    /// Has its process not ended?
+    pub(super) is_alive: bool,
+}
+
+/// The indexes of a state folder whose roots are `wanted`; each whose process has ended is locked by this
+/// one from here on. Those of ended processes that say nothing are removed, whatever their root.
+///
+/// # Errors
+/// The folder can't be listed. One that is not there has none.
+pub(super) fn find_all(state_folder: &Path, wanted: impl Fn(&Path) -> bool) -> io::Result<Vec<Found>> {
+    let entries = match std::fs::read_dir(state_folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let half = |name: &[u8]| parse_half(name.strip_prefix(NAME_PREFIX.as_bytes())?);
+    let named = entries.flatten().filter_map(|entry| Some((half(entry.file_name().as_bytes())?, entry.path())));
+    let found = named.filter_map(|(half, path)| {
+        Found::open(&path, half, &wanted).unwrap_or_else(|error| {
+            tracing::debug!("can't read '{}': {error}", Escaped::path(&path));
+            None
+        })
+    });
+    Ok(found.take(INDEXES_MAX).collect())
+}
+
+/// The number of sixteen hex digits, as temporary names have them.
+pub(super) fn parse_half(digits: &[u8]) -> Option<u64> {
+    let are_right = digits.len() == 16 && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    let text = std::str::from_utf8(digits).ok().filter(|_| are_right)?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+impl Found {
+    fn open(path: &Path, half: u64, wanted: impl Fn(&Path) -> bool) -> io::Result<Option<Self>> {
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let open = |access| rustix::fs::open(path, flags | access, Mode::empty());
+        // Some file systems lock only what may be written.
+        let file = File::from(open(OFlags::RDWR).or_else(|_| open(OFlags::RDONLY))?);
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let mut reader = BufReader::new(file);
+        let header = read_header(&mut reader)?;
+        let says = match &header {
+            Header::Right { root, len, .. } => wanted(root) || reader.get_ref().metadata()?.len() <= *len,
+            Header::Foreign => false,
+            Header::Torn => true,
+        };
+        if !says {
+            return Ok(None);
+        }
+        // Not before: another process may want it at this moment.
+        let is_alive = match rustix::fs::flock(reader.get_ref(), FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => true,
+            locked => locked.map(|()| false)?,
+        };
+        let about = reader.get_ref().metadata()?;
+        match header {
+            _ if about.nlink() == 0 => Ok(None),
+            Header::Right { root, check, len } if about.len() > len || is_alive => {
+                // What was read ahead may have been torn when it was read.
+                reader.seek(SeekFrom::Start(len))?;
+                Ok(wanted(&root).then(|| Self { path: path.to_owned(), reader, check, half, root, is_alive }))
+            }
+            _ if !is_alive => {
+                tracing::debug!("'{}' tells of nothing", Escaped::path(path));
+                remove(path);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The next of the folders that it names; none behind what is not whole and right. What can be no
+    /// path below a root is left out.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub(super) fn next_folder(&mut self) -> io::Result<Option<RemotePath>> {
+        while let Some(body) = self.next_body()? {
+            let path = match body.split_first() {
+                Some((&FOLDER, b"")) => Some(RemotePath::root()),
+                Some((&FOLDER, path)) => RemotePath::parse(path).ok(),
+                _ => None,
+            };
+            if path.is_some() {
+                return Ok(path);
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_body(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut record = chain::Len::default().to_vec();
+        if !read_whole(&mut self.reader, &mut record)? {
+            return Ok(None);
+        }
+        let len = record.first_chunk().and_then(|len| chain::body_len(*len, BODY_LEN_MAX));
+        let Some(len) = len.map(chain::record_len) else { return Ok(None) };
+        let mut rest = vec![0; len.saturating_sub(record.len())];
+        if !read_whole(&mut self.reader, &mut rest)? {
+            return Ok(None);
+        }
+        record.append(&mut rest);
+        let Some((body, _, own)) = chain::decode(&record, self.check, BODY_LEN_MAX) else { return Ok(None) };
+        self.check = own;
+        Ok(Some(body.to_vec()))
+    }
+
+    /// Nothing is left that it could tell of.
+    pub(super) fn remove(self) {
+        remove(&self.path);
+    }
+}
+
+enum Header {
+    Right {
+        root: PathBuf,
+        check: u64,
+        len: u64,
+    },
+    /// Of a version that this program does not know.
+    Foreign,
+    Torn,
+}
+
+fn read_header(reader: &mut BufReader<File>) -> io::Result<Header> {
+    let mut head = [0; HEAD_LEN];
+    if !read_whole(reader, &mut head)? {
+        return Ok(Header::Torn);
+    }
+    let [magic @ .., _, _] = &head;
+    let (Some(version), Some(boot)) = (magic.get(MAGIC.len()), magic.last_chunk::<16>()) else { return Ok(Header::Torn) };
+    if !head.starts_with(MAGIC) || *version != VERSION {
+        return Ok(if head.starts_with(MAGIC) { Header::Foreign } else { Header::Torn });
+    }
+    let root_len = head.last_chunk().copied().map_or(0, u16::from_be_bytes);
+    let mut rest = vec![0; usize::from(root_len).saturating_add(8)];
+    if usize::from(root_len) > PATH_LEN_MAX || !read_whole(reader, &mut rest)? {
+        return Ok(Header::Torn);
+    }
+    let root = PathBuf::from(OsString::from_vec(rest.get(..usize::from(root_len)).unwrap_or_default().to_vec()));
+    let (expected, check) = encode_header(boot, &root);
+    let is_right = expected == [&head[..], &rest].concat() && root.is_absolute();
+    Ok(if is_right { Header::Right { root, check, len: expected.len() as u64 } } else { Header::Torn })
+}
+
+/// Fills `bytes`; false where the file ends before.
+fn read_whole(reader: &mut BufReader<File>, bytes: &mut [u8]) -> io::Result<bool> {
+    match reader.read_exact(bytes) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
