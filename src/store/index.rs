@@ -328,3 +328,118 @@ fn read_whole(reader: &mut BufReader<File>, bytes: &mut [u8]) -> io::Result<bool
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const HALF: u64 = 0x1234_5678_9abc_def0;
+
+    fn path(place: &TempDir) -> PathBuf {
+        place.path().join("incoming-123456789abcdef0")
+    }
+
+    fn index_in(place: &TempDir) -> Index {
+        Index::create(place.path(), HALF, Path::new("/srv/in"), &[0xbb; 16]).unwrap()
+    }
+
+    /// The folders that the only index of an ended process names; none where there is no such index.
+    fn folders_in(place: &TempDir) -> Option<Vec<String>> {
+        let mut found = find_all(place.path(), |_| true).unwrap().pop()?;
+        assert_eq!((found.half, found.root.to_str(), found.is_alive), (HALF, Some("/srv/in"), false));
+        let mut folders = Vec::new();
+        while let Some(folder) = found.next_folder().unwrap() {
+            folders.push(folder.to_string());
+        }
+        Some(folders)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    // These bytes can't change: indexes of other versions of this program are on disks.
+    #[test]
+    fn an_index_has_the_bytes_that_its_document_says() {
+        let place = TempDir::new().unwrap();
+        let index = index_in(&place);
+        assert!(index.note(b"") && index.note(b"d/e") && index.note(b""));
+        let bytes = fs::read(path(&place)).unwrap();
+        let header = "5054464901".to_owned() + &"bb".repeat(16) + "00072f7372762f696e";
+        assert_eq!(hex(&bytes[..30]), header);
+        for (start, end, seed) in [(0, 30, 0), (38, 41, check(&bytes[..30], 0))] {
+            assert_eq!(bytes[end..end + 8], check(&bytes[start..end], seed).to_be_bytes());
+        }
+        assert_eq!((hex(&bytes[38..41]).as_str(), hex(&bytes[49..55]).as_str(), bytes.len()), ("000101", "000401642f65", 63));
+    }
+
+    // E06: a kill or a power loss at any byte.
+    #[test]
+    fn what_is_torn_or_flipped_ends_it_and_one_that_says_nothing_goes() {
+        let place = TempDir::new().unwrap();
+        let index = index_in(&place);
+        let ends = [b"".as_slice(), b"d/e", b"f"].map(|folder| {
+            assert!(index.note(folder));
+            fs::metadata(path(&place)).unwrap().len() as usize
+        });
+        drop(index);
+        let bytes = fs::read(path(&place)).unwrap();
+        let names = [".", "d/e", "f"];
+        let expect = |whole: usize| {
+            let folders = folders_in(&place);
+            assert_eq!(folders.unwrap_or_default(), names[..ends.iter().filter(|end| **end <= whole).count()], "{whole}");
+        };
+        for len in 0..=bytes.len() {
+            for torn in [bytes[..len].to_vec(), [&bytes[..len], &[0; 40]].concat()] {
+                fs::write(path(&place), torn).unwrap();
+                expect(len);
+            }
+        }
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(path(&place), flipped).unwrap();
+            expect(bit / 8);
+        }
+        let foreign = [b"PTFI\x02", &[0; 40][..]].concat();
+        let cases = [(&b""[..], false), (&bytes[..38], false), (&[0; 100], false), (&foreign, true), (&bytes[..ends[0]], true)];
+        for (content, stays) in cases {
+            fs::write(path(&place), content).unwrap();
+            folders_in(&place);
+            assert_eq!(path(&place).exists(), stays, "{content:?}");
+        }
+    }
+
+    #[test]
+    fn who_lives_is_told_from_who_has_ended() {
+        let place = TempDir::new().unwrap();
+        let index = index_in(&place);
+        let found = || find_all(place.path(), |_| true).unwrap();
+        assert!(found()[0].is_alive && index.has_neighbour(HALF) && !index.has_neighbour(HALF + 1));
+        assert!(index.note(b"d"));
+        assert!(find_all(place.path(), |_| false).unwrap().is_empty());
+        drop(index);
+        let held = found();
+        assert!(!held[0].is_alive && found()[0].is_alive);
+        drop(held);
+        assert_eq!(folders_in(&place).unwrap(), ["d"]);
+        assert!(Index::create(place.path(), HALF, Path::new("/"), &[0; 16]).is_err());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_forgotten_is_recorded_again() {
+        let place = TempDir::new().unwrap();
+        let index = index_in(&place);
+        for number in 0..=INDEX_FOLDERS_MAX as u64 {
+            assert!(index.note(&number.to_be_bytes()));
+        }
+        assert_eq!(lock(&index.state).noted.len(), 1);
+        let len = fs::metadata(path(&place)).unwrap().len();
+        assert!(index.note(&1_u64.to_be_bytes()) && index.note(&1_u64.to_be_bytes()));
+        assert_eq!(fs::metadata(path(&place)).unwrap().len(), len + 2 + 1 + 8 + 8);
+    }
+}

@@ -47,6 +47,8 @@ pub(super) struct Rule<'a> {
     pub(super) ended_after: Option<Duration>,
     /// From which age on what can be gone on with is removed, if it is.
     pub(super) kept_after: Option<Duration>,
+    /// From which age on at the earliest what may be a living process's that has no index.
+    pub(super) unclaimed_after: Duration,
     /// Is there a process, or the index of one, whose names begin so?
     pub(super) is_claimed: &'a dyn Fn(u64) -> bool,
     /// Is it to be told what journals say?
@@ -99,6 +101,7 @@ impl Store {
             ended: &[found.half].into(),
             ended_after: Some(Duration::ZERO),
             kept_after: Some(keep),
+            unclaimed_after: UNCLAIMED_AFTER,
             is_claimed: &is_claimed,
             reads_journals: false,
         };
@@ -130,8 +133,14 @@ impl Store {
     pub fn end_index(&self) {
         let Some(own) = &self.index else { return };
         let is_claimed = |half| own.has_neighbour(half);
-        let rule =
-            Rule { ended: &BTreeSet::new(), ended_after: None, kept_after: None, is_claimed: &is_claimed, reads_journals: false };
+        let rule = Rule {
+            ended: &BTreeSet::new(),
+            ended_after: None,
+            kept_after: None,
+            unclaimed_after: UNCLAIMED_AFTER,
+            is_claimed: &is_claimed,
+            reads_journals: false,
+        };
         let stays_in = |folder: &RemotePath| {
             let mut stays = false;
             self.look_through(folder, &rule, &mut |_| stays = true).is_err() || stays
@@ -223,7 +232,7 @@ fn look_after(above: BorrowedFd<'_>, temp: TempName, folder: &RemotePath, rule: 
             let gone = jail::remove(above, temp.journal().as_name()).and_then(|()| jail::remove(above, temp.as_name()));
             leftover.is_removed = gone.is_ok();
         }
-    } else if is_old(age.min(age_of(&about.stx_ctime)), Some(UNCLAIMED_AFTER)) {
+    } else if is_old(age.min(age_of(&about.stx_ctime)), Some(rule.unclaimed_after)) {
         leftover.is_removed = is_old(age, rule.kept_after) && jail::remove(above, temp.as_name()).is_ok();
     } else {
         // Whose it is nobody knows.
@@ -258,4 +267,91 @@ fn age_of(time: &StatxTimestamp) -> Duration {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     now.saturating_sub(Duration::new(seconds, time.tv_nsec.min(999_999_999)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+
+    use super::super::yard::Yard;
+    use super::*;
+
+    const HALF: u64 = 0xabc;
+
+    fn name(number: u64) -> String {
+        format!(".ptf-{HALF:016x}{number:016x}")
+    }
+
+    /// Ten seconds ago.
+    fn make_old(yard: &Yard, name: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+        let time = Timespec { tv_sec: now - 10, tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(CWD, yard.at(name), &times, AtFlags::empty()).unwrap();
+    }
+
+    /// What is told of the root, by name: is it removed, is it in use?
+    fn look(yard: &Yard, rule: &Rule<'_>) -> Vec<(String, bool, bool)> {
+        let mut told = Vec::new();
+        yard.store
+            .look_through(&RemotePath::root(), rule, &mut |file| told.push((file.name, file.is_removed, file.in_use)))
+            .unwrap();
+        told
+    }
+
+    fn rule<'a>(ended: &'a BTreeSet<u64>, is_claimed: &'a dyn Fn(u64) -> bool, after: Duration) -> Rule<'a> {
+        let (ended_after, kept_after) = (Some(Duration::ZERO), Some(after));
+        Rule { ended, ended_after, kept_after, unclaimed_after: Duration::ZERO, is_claimed, reads_journals: false }
+    }
+
+    #[test]
+    fn what_is_nobodys_goes_when_it_is_old_and_what_is_somebodys_stays() {
+        let yard = Yard::new();
+        let (nobody, minute, second) = (BTreeSet::new(), Duration::from_secs(60), Duration::from_secs(1));
+        fs::write(yard.at(name(1)), "x").unwrap();
+        make_old(&yard, &name(1));
+        let claimed = |half| half == HALF;
+        let told = |is_removed, in_use| vec![(name(1), is_removed, in_use)];
+        assert_eq!(look(&yard, &rule(&nobody, &claimed, Duration::ZERO)), []);
+        assert_eq!(look(&yard, &rule(&nobody, &|_| false, minute)), told(false, false));
+        // Nobody can set the time of its last change of any kind.
+        let careful = Rule { unclaimed_after: minute, ..rule(&nobody, &|_| false, Duration::ZERO) };
+        assert_eq!(look(&yard, &careful), told(false, true));
+        let file = fs::File::open(yard.at(name(1))).unwrap();
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
+        assert_eq!(look(&yard, &rule(&nobody, &|_| false, second)), told(false, true));
+        drop(file);
+        assert_eq!(look(&yard, &rule(&nobody, &|_| false, second)), told(true, false));
+        // Its process has ended: whose it is is known, and it may be young.
+        fs::write(yard.at(name(2)), "x").unwrap();
+        assert_eq!(look(&yard, &rule(&[HALF].into(), &claimed, minute)), [(name(2), true, false)]);
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn a_journal_goes_with_its_file_or_without_one_and_never_that_of_a_link() {
+        let yard = Yard::new();
+        let journal = |number| format!("{}j", name(number));
+        for number in 1..=4 {
+            fs::write(yard.at(journal(number)), "x").unwrap();
+        }
+        fs::write(yard.at(name(1)), "x").unwrap();
+        make_old(&yard, &name(1));
+        fs::write(yard.at(name(2)), "x").unwrap();
+        symlink("nowhere", yard.at(name(3))).unwrap();
+        let (nobody, second) = (BTreeSet::new(), Duration::from_secs(1));
+        // With a journal it can be gone on with, whosever name it has.
+        let told = look(&yard, &rule(&[HALF].into(), &|_| true, second));
+        assert_eq!(told, [(name(1), true, false), (name(2), false, false)]);
+        let mut left: Vec<_> =
+            fs::read_dir(yard.at("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [name(2), journal(2), name(3), journal(3)]);
+        fs::write(yard.at(journal(4)), "x").unwrap();
+        assert_eq!(look(&yard, &Rule { kept_after: None, ..rule(&nobody, &|_| false, second) }), [(name(2), false, false)]);
+        assert!(yard.at(journal(4)).exists());
+    }
 }

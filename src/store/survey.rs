@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::index::{self, Found};
 use super::leftovers::Rule;
 use super::{Leftover, Store, Umask};
+use crate::limits::UNCLAIMED_AFTER;
 use crate::path::RemotePath;
 
 /// What is told of indexes and what they lead to.
@@ -56,7 +57,14 @@ fn survey_root(
     }
     let ended: BTreeSet<u64> = found.iter().filter(|found| !found.is_alive).map(|found| found.half).collect();
     let is_claimed = |half| !ended.contains(&half) && index::is_there(state_folder, half);
-    let rule = Rule { ended: &ended, ended_after: clean, kept_after: clean, is_claimed: &is_claimed, reads_journals: true };
+    let rule = Rule {
+        ended: &ended,
+        ended_after: clean,
+        kept_after: clean,
+        unclaimed_after: UNCLAIMED_AFTER,
+        is_claimed: &is_claimed,
+        reads_journals: true,
+    };
     let (mut stays, mut failed) = (false, None);
     for folder in &folders {
         let looked = store.look_through(folder, &rule, &mut |leftover| {
