@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -100,7 +101,7 @@ impl State {
         let Some(file) = &self.file else { return Ok(()) };
         let new = file.with_extension("new");
         #[allow(clippy::disallowed_methods, reason = "no file of a tree")]
-        let mut out = fs::File::create(&new)?;
+        let mut out = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         out.write_all(self.encode().as_bytes())?;
         out.sync_data()?;
         fs::rename(new, file)

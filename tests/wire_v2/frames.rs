@@ -169,7 +169,7 @@ fn a_field_at_its_limit_is_served() {
 fn an_unknown_type_is_refused_and_an_unknown_version_by_the_names_of_ours() {
     let mut yard = Yard::new();
     let bystander = Bystander::new(&yard);
-    for kind in [0, 8, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
+    for kind in [0, 9, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
         Client::greeted(&yard.recv).expect_refusal(&frame(kind, b""), "unknown operation");
         Client::silent(&yard.recv).expect_refusal(&[&MAGIC[..], &frame(kind, b"")].concat(), "unknown operation");
     }
