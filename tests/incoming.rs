@@ -35,14 +35,15 @@ impl Held {
         write(&source.path().join("small"), noise(1_000_000, 1));
         write(&source.path().join("large"), noise(LARGE, 2));
         let links = [Link::holding(recv.port, 300_000), Link::holding(recv.port, LARGE as u64 / 2)];
-        let before = leftovers(&recv.root).len();
+        let folder = recv.path(into);
+        let (before, before_len) = (leftovers(&recv.root).len(), journal_len(&folder));
         let send = |link: &Link, name: &str, flags: &[&str]| {
             let flags = [&["--plain", "--retry_for", "1s", "--process_num", "1", "--thread_num", "1"], flags].concat();
             Sender::start(&mut send_to(link.port, &source.path().join(name), into, &flags))
         };
         let senders = vec![send(&links[0], "small", &[]), send(&links[1], "large", &["--length", "1M"])];
-        let folder = recv.path(into);
-        wait_until("both are half there", || leftovers(&recv.root).len() == before + 3 && journal_len(&folder) > 400);
+        let is_there = || leftovers(&recv.root).len() == before + 3 && journal_len(&folder) > before_len + 400;
+        wait_until("both are half there", is_there);
         Self { source, into: into.to_owned(), links, senders }
     }
 
@@ -197,8 +198,8 @@ fn receivers_of_one_root_let_one_anothers_files_be() {
         let mut lost = Held::start(&first, "lost");
         let second = start(root.path(), states[of_second].path(), &["--keep_incoming", "1ms"]);
         let held = Held::start(&second, "held");
-        // All in one folder as well.
-        let shared = Held::start(&second, "lost/held");
+        // Beside those of the first as well.
+        let shared = Held::start(&second, "lost");
         assert_eq!(leftovers(root.path()).len(), 9);
         kill(&mut first);
         lost.senders.clear();
