@@ -223,12 +223,12 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shar
             let due = start + Duration::from_secs_f64((passed + len as u64) as f64 / rate as f64);
             let slept = due.saturating_duration_since(Instant::now());
             // In steps, so that a link that is let go is not waited for.
-            for _ in 0..slept.as_millis() / 20 {
+            for _ in 0..=slept.as_millis() / 20 {
                 if !shared.released.load(Ordering::SeqCst) {
-                    thread::sleep(Duration::from_millis(20));
+                    let left = due.saturating_duration_since(Instant::now());
+                    thread::sleep(left.min(Duration::from_millis(20)));
                 }
             }
-            thread::sleep(slept.min(due.saturating_duration_since(Instant::now())).min(Duration::from_millis(20)));
         }
         if forth.is_some() && passed < KEPT_LEN as u64 {
             shared.starts.lock().unwrap().extend_from_slice(&bytes[..len]);
