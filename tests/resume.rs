@@ -157,7 +157,8 @@ fn a_manifest_names_every_file_once_of_which_a_part_was_there_or_that_another_at
             (recv, _) = recv_with_key(root.path(), state.path(), recv.port);
         }
         let ended = sender.wait().expect(0);
-        assert!(ended.number("resumed_bytes") > size as u64 / 3, "{killed}: {}", ended.json);
+        // Where one run goes on, what it had sent itself does not count.
+        assert!(killed == "recv" || ended.number("resumed_bytes") > size as u64 / 3, "{killed}: {}", ended.json);
         assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
         assert_eq!(lines_of(&manifest), digests_of(source.path()), "{killed}");
     }
