@@ -153,7 +153,7 @@ impl Fire {
     }
 
     /// Waits until so many bytes more have gone to the receiver; not for ever, for perhaps none will.
-    fn wait_for_bytes(&mut self, len: u64) {
+    fn wait_for_bytes(&self, len: u64) {
         let (at, since) = (self.link.forth() + len, Instant::now());
         wait_until("something happened, or not", || self.link.forth() >= at || since.elapsed() > Duration::from_millis(700));
     }

@@ -270,6 +270,7 @@ fn age_of(time: &StatxTimestamp) -> Duration {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may look at files and the time")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
