@@ -146,8 +146,8 @@ fn a_manifest_names_every_file_once_of_which_a_part_was_there_or_that_another_at
         let command = || send_to(recv.port, source.path(), "in", &flags);
         let (mut first, mut second) = (command(), command());
         let mut sender = Sender::start(&mut first);
-        let is_half_there = || incoming_bytes(&root.path().join("in")) > size as u64 / 2;
-        wait_until("half of it and the others have come", || is_half_there() && files_in(&root.path().join("in")) == 50);
+        // Of the small ones some have come by now, or all.
+        wait_until("half of it has come", || incoming_bytes(&root.path().join("in")) > size as u64 / 2);
         if killed == "send" {
             drop(sender);
             sender = Sender::start(&mut second);
