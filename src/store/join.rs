@@ -121,7 +121,9 @@ fn reserve(file: &File, size: u64) -> Result<(), Errno> {
     }
     let about = rustix::fs::fstatfs(file)?;
     if about.f_type == TMPFS_MAGIC {
-        let free = about.f_bavail.saturating_mul(about.f_bsize.unsigned_abs());
+        // What is there of it already takes no more room.
+        let here = rustix::fs::fstat(file)?.st_blocks.unsigned_abs().saturating_mul(512);
+        let free = about.f_bavail.saturating_mul(about.f_bsize.unsigned_abs()).saturating_add(here);
         // No blocks at all: it has no limit.
         return if about.f_blocks > 0 && free < size { Err(Errno::NOSPC) } else { Ok(()) };
     }
