@@ -149,6 +149,7 @@ mod tests {
     use super::super::temp::TempName;
     use super::super::yard::{Yard, is_root, leftovers, meta, path, published};
     use super::*;
+    use crate::digest::{Binding, Checksum};
 
     fn join_in(store: &Store, name: &str, meta: &FileMeta) -> Result<Joined, Error> {
         store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace, &mut || ())
@@ -269,6 +270,46 @@ mod tests {
         assert!(join_in(&yard.store, "b", &meta(1 << 60, 1)).is_err());
         assert!(lock(&yard.store.shared.files).is_empty());
         yard.assert_clean();
+    }
+
+    // E06: the file is gone and its journal is not, and then the power again.
+    #[test]
+    fn a_journal_says_nothing_of_another_file() {
+        let yard = Yard::new();
+        let meta = meta(8, 1);
+        let name = TempName::of(&path("a"), &meta.identity);
+        let first = incoming(&yard.store, "a", &meta);
+        let mut blocks = first.begin_blocks(Binding::of(b"x"), Checksum::Xxh3);
+        blocks.write(0, b"all of it"[..8].into(), &[1; 16]).unwrap();
+        drop(blocks);
+        drop(first);
+        fs::remove_file(yard.at(name.as_name())).unwrap();
+        for empty in [false, true] {
+            if empty {
+                fs::write(yard.at(name.as_name()), "").unwrap();
+            }
+            let again = incoming(&Store::open(&yard.at(""), super::super::take_umask()).unwrap(), "a", &meta);
+            assert_eq!(again.missing(), [0..8], "{empty}");
+        }
+        assert!(!yard.at("a").exists());
+    }
+
+    #[test]
+    fn of_two_who_receive_one_file_the_second_takes_nothing_from_the_first() {
+        let yard = Yard::new();
+        let meta = meta(4, 1);
+        let ours = incoming(&yard.store, "a", &meta);
+        // As where the file system has no locks.
+        kept::leave_to_others(ours.file());
+        let another = Store::open(&yard.at(""), super::super::take_umask()).unwrap();
+        let theirs = incoming(&another, "a", &meta);
+        for incoming in [&ours, &theirs] {
+            incoming.write_at(0, b"same").unwrap();
+        }
+        assert_eq!(ours.note(0..4).unwrap(), published());
+        let _ = theirs.note(0..4);
+        drop(theirs);
+        assert_eq!(fs::read(yard.at("a")).unwrap(), b"same");
     }
 
     // D11 D13

@@ -65,7 +65,9 @@ pub(super) fn begin(
             Locked::Removed => continue,
             Locked::ByAnother => break,
         }
-        let kept = if was_there { Kept::open(folder, temp, path, identity, boot) } else { None };
+        // It has its whole length before anything of it is noted: another is not the one of the journal.
+        let is_whole = was_there && jail::look_at(file.as_fd())?.stx_size == identity.size;
+        let kept = if is_whole { Kept::open(folder, temp, path, identity, boot) } else { None };
         match kept {
             Some((kept, here)) => return Ok(creation.begun(temp, file, Some((kept, here)))),
             // It says nothing of what is in the file.
