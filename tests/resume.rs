@@ -178,7 +178,7 @@ impl Part {
         let (source, root, state) = (temp_dir(), temp_dir(), temp_dir());
         write(&source.path().join("large"), content);
         let (mut recv, _) = recv_with_key(root.path(), state.path(), 0);
-        let flags = ["--length", "1M", "--bwlimit", "20M"];
+        let flags = ["--length", "1M", "--bwlimit", "5M"];
         let sender = Sender::start(&mut send_to(recv.port, source.path(), "in", &flags));
         wait_until("half of it has come", || incoming_bytes(&recv.path("in")) > SIZE as u64 / 2);
         drop(sender);

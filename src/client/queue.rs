@@ -343,7 +343,7 @@ impl<'a> Queue<'a> {
             return;
         };
         self.progress.repeated_bytes.add(again);
-        let there = file.find(file.meta.identity.size.saturating_sub(wanted.bytes));
+        let there = file.find_all_but(wanted.bytes);
         self.progress.done_bytes.add(there);
         self.progress.resumed_bytes.add(there);
         let rest = Rest::of(file, wanted.ranges);

@@ -206,7 +206,8 @@ impl Session {
 
     /// Keeps a file of which something is missing.
     pub(super) fn keep(&self, path: &RemotePath, incoming: &Arc<Incoming>) {
-        lock(&self.incoming).entry((path.clone(), *incoming.identity())).or_insert_with(|| Arc::clone(incoming));
+        // One that was there may have ended with another session's trouble.
+        lock(&self.incoming).insert((path.clone(), *incoming.identity()), Arc::clone(incoming));
     }
 
     /// Lets go of a file that is whole, or will never be.
