@@ -184,6 +184,9 @@ impl Checksum {
     }
 }
 
+/// A block of a hole.
+pub static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
+
 /// The XXH3-128 of `bytes` in two halves, the high one first: a name that they always get.
 #[must_use]
 pub fn name_of(bytes: &[u8]) -> [u64; 2] {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{SeekFrom, seek};
 
-use crate::digest::{Binding, Checksum, Digest, Hasher, block_len};
+use crate::digest::{Binding, Checksum, Digest, Hasher, ZEROS, block_len};
 use crate::limits::{BLOCK_LEN, BUFFER_LEN, OUTBOX_LEN, READ_LEN_MIN};
 use crate::protocol::v2::payload::{HOLE_LEN, MARK_LEN, Mark};
 use crate::subtrees::{Subtrees, value_of};
@@ -407,7 +407,6 @@ fn hole_end(source: &File, offset: u64, end: u64) -> io::Result<u64> {
 }
 
 fn add_zeros(subtrees: &mut Subtrees, run: &Run, hole: Range<u64>) {
-    static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
     let mut offset = hole.start;
     while offset < hole.end {
         let len = block_len(offset, hole.end);

@@ -4,6 +4,12 @@ use std::ops::Range;
 
 use crate::limits::RANGES_MAX;
 
+/// Bytes of ranges that don't overlap.
+#[must_use]
+pub fn total(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum()
+}
+
 /// A set of offsets, kept as ranges that neither overlap nor touch, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<Range<u64>>);

@@ -452,9 +452,7 @@ fn names_and_depths_at_their_limits_arrive() {
 fn a_path_that_gets_too_long_is_named_and_the_rest_arrives() {
     let (source, root) = (temp_dir(), temp_dir());
     let recv = Recv::start(root.path());
-    // 16 x 250 + 15 = 4015 bytes.
-    let remote = vec!["r".repeat(250); 16].join("/");
-    let (fits, too_long) = ("f".repeat(4095 - 4015 - 1), "t".repeat(4096 - 4015 - 1));
+    let (remote, fits, too_long) = names_near_the_limit();
     write(&source.path().join(&fits), "x");
     write(&source.path().join(&too_long), "x");
     let ended = Ended::of(&mut send_v1(recv.port, source.path(), &remote, &[]));

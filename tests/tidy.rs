@@ -23,8 +23,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["path", "entry", "ranges", "digest", "limits"]),
     ("pump", &["protocol", "digest", "subtrees", "limits"]),
     ("ticket", &["net", "protocol", "limits"]),
-    ("client", &["net", "store", "protocol", "pump", "path", "entry", "digest", "subtrees", "limits", "progress", "stop"]),
-    ("server", &["net", "store", "protocol", "pump", "path", "entry", "digest", "limits", "progress", "stop"]),
+    (
+        "client",
+        &["net", "store", "protocol", "pump", "path", "entry", "ranges", "digest", "subtrees", "limits", "progress", "stop"],
+    ),
+    ("server", &["net", "store", "protocol", "pump", "path", "entry", "ranges", "digest", "limits", "progress", "stop"]),
     ("terminal", &["progress", "exit", "stop", "path"]),
     ("lib", &[]),
 ];

@@ -23,11 +23,11 @@ use super::trouble::Trouble;
 use super::{NoteDigest, TellPath, leave_out};
 use crate::entry::{Entry, FileMeta, Kind};
 use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN,
-    HAVE_BATCH_MAX, OPEN_TIMEOUT, WINDOW_FRAMES_MAX,
+    CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX,
+    OPEN_TIMEOUT, WINDOW_FRAMES_MAX,
 };
 use crate::net::Stream;
-use crate::net::dial::Dialer;
+use crate::net::dial::{Dialer, backoff};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
@@ -206,7 +206,7 @@ impl<'a> Announcer<'a> {
                 let what = format!("{} broke the connection {} times over the same request", self.dialer, line.lost);
                 return Err(anyhow::Error::from(error).context(what));
             }
-            self.stop.wait(BACKOFF_MIN.saturating_mul(1 << line.lost.min(8)).min(BACKOFF_MAX));
+            self.stop.wait(backoff(line.lost.into()));
             let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
             self.progress.connections.add(1);
             line.stream = self.live.register(stream);

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::net::dial::backoff;
 use crate::progress::Progress;
 use crate::stop::Stop;
 
@@ -42,8 +42,7 @@ impl Attempts {
             return false;
         }
         tracing::warn!("{error:#}; going on with what is not there yet");
-        let backoff = BACKOFF_MIN.saturating_mul(1 << self.in_vain.min(8)).min(BACKOFF_MAX);
         self.in_vain += 1;
-        !stop.wait(backoff)
+        !stop.wait(backoff(self.in_vain - 1))
     }
 }

@@ -16,10 +16,8 @@ use super::plan::Sending;
 use super::queue::Queue;
 use super::trouble::Trouble;
 use crate::entry::{Entry, FileMeta, Kind};
-use crate::limits::{
-    BACKOFF_MAX, BACKOFF_MIN, CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX,
-};
-use crate::net::dial::Dialer;
+use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, CREATE_FRAMES_MAX, WIRE_NAME_LEN_MAX, WRITE_NUMBER_MAX};
+use crate::net::dial::{Dialer, backoff};
 use crate::net::{self, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
@@ -277,7 +275,7 @@ impl Lost {
             };
             anyhow::bail!("{} {why}: is it a receiver of protocol v1, and does it allow this address?", creator.dialer);
         }
-        creator.stop.wait(BACKOFF_MIN.saturating_mul(1 << self.count.min(8)).min(BACKOFF_MAX));
+        creator.stop.wait(backoff(self.count.into()));
         Ok(())
     }
 }

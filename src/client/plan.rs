@@ -12,6 +12,7 @@ use crate::entry::FileMeta;
 use crate::limits::{CHUNK_COST, CHUNK_TRIES_MAX};
 use crate::path::RemotePath;
 use crate::protocol::Wanted;
+use crate::ranges;
 use crate::subtrees::Subtrees;
 
 /// A file on its way.
@@ -84,7 +85,7 @@ impl Sending {
     /// Plans what the receiver wants, and says how many of its bytes were known to be there before;
     /// `None` where it wants what it can't, or asked for the same too often.
     pub(super) fn plan(&self, wanted: &Wanted) -> Option<u64> {
-        let planned = wanted.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+        let planned = ranges::total(&wanted.ranges);
         let size = self.meta.identity.size;
         let is_possible = planned > 0 && planned <= wanted.bytes && wanted.bytes <= size;
         if !is_possible || wanted.ranges.last().is_some_and(|range| range.end > size) {

@@ -69,9 +69,8 @@ impl State {
         self.aborted || (self.closed && !is_waited_for && self.again.is_empty() && self.rests.is_empty())
     }
 
-    /// Counts the work of a file that is to wait.
-    fn add(&mut self, file: Sending, length: u64) -> Rest {
-        let rest = Rest::all_of(file);
+    /// Counts the work of what is to wait.
+    fn count(&mut self, rest: Rest, length: u64) -> Rest {
         self.waiting_work = self.waiting_work.saturating_add(rest.work(length));
         rest
     }
@@ -101,7 +100,7 @@ impl<'a> Queue<'a> {
             while state.rests.len() >= QUEUE_FILES_MAX && !state.aborted {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            let rest = state.add(file, self.terms.length);
+            let rest = state.count(Rest::all_of(file), self.terms.length);
             state.rests.push_back(rest);
         }
         self.announce(&state);
@@ -259,7 +258,7 @@ impl<'a> Queue<'a> {
             state = self.lock();
             state.open_outcomes -= changed.len();
             for file in anew {
-                let rest = state.add(file, self.terms.length);
+                let rest = state.count(Rest::all_of(file), self.terms.length);
                 state.rests.push_front(rest);
             }
         }
@@ -346,8 +345,7 @@ impl<'a> Queue<'a> {
         let there = file.find_all_but(wanted.bytes);
         self.progress.done_bytes.add(there);
         self.progress.resumed_bytes.add(there);
-        let rest = Rest::of(file, wanted.ranges);
-        state.waiting_work = state.waiting_work.saturating_add(rest.work(self.terms.length));
+        let rest = state.count(Rest::of(file, wanted.ranges), self.terms.length);
         state.rests.push_front(rest);
     }
 

@@ -12,9 +12,10 @@ use twox_hash::XxHash3_128;
 
 use crate::digest::Digest;
 use crate::entry::{Identity, Time};
-use crate::limits::{BUFFER_LEN, MACHINE_ID_LEN_MAX, MACHINE_ID_LEN_MIN};
+use crate::limits::{MACHINE_ID_LEN_MAX, MACHINE_ID_LEN_MIN};
 use crate::path::RemotePath;
 use crate::stop::Stop;
+use crate::store::hash_file;
 
 /// How a source file is opened: follows no link and waits for nobody, whatever has taken its place.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -60,22 +61,13 @@ impl Source {
     /// # Errors
     /// It can't be read, is another one by now, or is not waited for any more.
     pub(super) fn digest(&self, path: &RemotePath, identity: &Identity, stop: &Stop) -> io::Result<[u8; 32]> {
-        let (mut file, mut hasher, mut buffer) = (self.open(path)?, blake3::Hasher::new(), vec![0; BUFFER_LEN]);
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(len) => hasher.update(buffer.get(..len).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            if stop.is_asked() {
-                return Err(io::Error::other("stopped"));
-            }
-        }
+        let file = self.open(path)?;
+        let mut going = || if stop.is_asked() { Err(io::Error::other("stopped")) } else { Ok(()) };
+        let digest = hash_file(&file, &mut going)?;
         if identify(&file.metadata()?) != *identity {
             return Err(io::Error::other("it changed meanwhile"));
         }
-        Ok(*hasher.finalize().as_bytes())
+        Ok(digest)
     }
 }
 

@@ -10,9 +10,9 @@ use super::live::Live;
 use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::source::Source;
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN};
+use crate::limits::BACKOFF_MAX;
 use crate::net;
-use crate::net::dial::{DialError, Dialer};
+use crate::net::dial::{DialError, Dialer, backoff};
 use crate::progress::Progress;
 use crate::protocol::Session;
 use crate::stop::Stop;
@@ -70,8 +70,7 @@ impl<'a> Worker<'a> {
                 connection => {
                     if connection.is_none() && hands.broken_in_a_row > 0 {
                         // Others may do meanwhile what it would hold.
-                        let backoff = BACKOFF_MIN.saturating_mul(1 << hands.broken_in_a_row.min(8)).min(BACKOFF_MAX / 4);
-                        self.stop.wait(backoff);
+                        self.stop.wait(backoff(hands.broken_in_a_row).min(BACKOFF_MAX / 4));
                     }
                     match self.take_patiently() {
                         Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,

@@ -310,6 +310,12 @@ impl Dialer {
     }
 }
 
+/// How long to wait after so many failures in a row: ever longer, up to a bound.
+#[must_use]
+pub fn backoff(failures: u32) -> Duration {
+    BACKOFF_MIN.saturating_mul(1 << failures.min(8)).min(BACKOFF_MAX)
+}
+
 /// Says what there is instead.
 fn no_congestion_control(name: &str, error: &io::Error) -> io::Error {
     let (act, list) = match error.kind() {

@@ -11,6 +11,7 @@ use crate::entry::Kind;
 use crate::limits::{FAILURES_KEPT_MAX, HEARTBEAT};
 use crate::path::RemotePath;
 use crate::protocol::{Reply, Totals};
+use crate::ranges;
 use crate::store::{Event, Pending, Store};
 
 /// How far the end of a session has come.
@@ -123,11 +124,11 @@ fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome 
             failed.push((path.strip(&session.base).unwrap_or_else(RemotePath::root), reason));
         }
     };
-    for (path, incoming) in session.take_incoming() {
-        let bytes: u64 = incoming.missing().iter().map(|range| range.end - range.start).sum();
+    for incoming in session.take_incoming() {
+        let path = incoming.path();
         // What came of a file after it was voided is not missed.
-        if !incoming.is_published() && !session.is_voided(&path, incoming.identity()) {
-            fail(&path, format!("{bytes} of its bytes never came"));
+        if !incoming.is_published() && !session.is_voided(path, incoming.identity()) {
+            fail(path, format!("{} of its bytes never came", ranges::total(&incoming.missing())));
         }
     }
     let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));

@@ -11,9 +11,10 @@ use crate::digest::Digest;
 use crate::entry::{Entry, Identity, Kind};
 use crate::limits::{HEARTBEAT, JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
 use crate::net::{self, Peer};
-use crate::path::{Escaped, RemotePath};
+use crate::path::Escaped;
 use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
 use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
+use crate::ranges;
 use crate::store::{self, Folders, Incoming, Joined, State, Store, There};
 
 /// Why a connection ends.
@@ -218,8 +219,8 @@ impl Receiver<'_> {
         let found = self.find(put, stream);
         times.file += before.elapsed();
         let answer = match found {
-            Ok((incoming, path)) => {
-                let taken = take(&incoming, &path, self.session, inbox, stream, &run, &mut times);
+            Ok(incoming) => {
+                let taken = take(&incoming, self.session, inbox, stream, &run, &mut times);
                 if incoming.is_published() {
                     self.store.note_published();
                 }
@@ -238,9 +239,8 @@ impl Receiver<'_> {
         })
     }
 
-    /// The file that a range belongs to, and its path; or what is answered once the range was read
-    /// and dropped.
-    fn find(&mut self, put: &Put, stream: &mut impl Beating) -> Result<(Arc<Incoming>, RemotePath), Answer> {
+    /// The file that a range belongs to; or what is answered once the range was read and dropped.
+    fn find(&mut self, put: &Put, stream: &mut impl Beating) -> Result<Arc<Incoming>, Answer> {
         let (session, identity) = (self.session, &put.file.identity);
         let Some(_open) = session.finish.hold_open() else { return Err(too_late()) };
         if session.open.is_dry {
@@ -253,21 +253,18 @@ impl Receiver<'_> {
         let on_existing = session.on_existing();
         if put.range == (0..identity.size) && identity.size <= JOURNALED_LEN_MIN {
             let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
-            return Ok((Arc::new(incoming), path));
+            return Ok(Arc::new(incoming));
         }
-        match self
-            .store
-            .join(self.folders, &path, &put.file, on_existing, &mut beating(stream))
-            .map_err(|error| refused(&error))?
-        {
+        let joined = self.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream));
+        match joined.map_err(|error| refused(&error))? {
             Joined::Incoming(incoming) => {
-                session.keep(&path, &incoming);
+                session.keep(&incoming);
                 if session.is_voided(&path, identity) {
-                    session.let_go(&path, identity);
+                    session.let_go(&incoming);
                     incoming.void();
                     return Err(Answer::of(Status::Voided));
                 }
-                Ok((incoming, path))
+                Ok(incoming)
             }
             Joined::Had => Err(Answer::of(Status::Had)),
         }
@@ -276,8 +273,7 @@ impl Receiver<'_> {
 
 /// Writes what comes to an incoming file.
 fn take(
-    incoming: &Incoming, path: &RemotePath, session: &Session, inbox: &mut Inbox, stream: &mut impl io::Read, run: &Run,
-    times: &mut Times,
+    incoming: &Incoming, session: &Session, inbox: &mut Inbox, stream: &mut impl io::Read, run: &Run, times: &mut Times,
 ) -> io::Result<Reply> {
     let mut failed = None;
     let mut blocks = incoming.begin_blocks(run.binding, run.checksum);
@@ -300,7 +296,7 @@ fn take(
         (None, Ended::Void) => {
             // First the session: who is about to bring a piece looks there once more.
             if run.range != (0..run.size) {
-                session.void(path, incoming.identity());
+                session.void(incoming);
             }
             incoming.void();
             return Ok(Reply::Answer(Answer::of(Status::Voided)));
@@ -314,7 +310,7 @@ fn take(
         Ok(State::Stored) if run.range.is_empty() => return Ok(Reply::Wanted(wanted_of(incoming))),
         Ok(State::Stored) => Answer::of(Status::Stored),
         Ok(State::Published { note }) => {
-            session.let_go(path, incoming.identity());
+            session.let_go(incoming);
             session.counts.files.add(1);
             Answer { status: Status::Published, reason: note.unwrap_or_default() }
         }
@@ -323,7 +319,7 @@ fn take(
         Err(_) if incoming.is_voided() => Answer::of(Status::Voided),
         Err(error) => {
             incoming.abandon();
-            session.let_go(path, incoming.identity());
+            session.let_go(incoming);
             refused(&error)
         }
     };
@@ -333,7 +329,7 @@ fn take(
 
 fn wanted_of(incoming: &Incoming) -> Wanted {
     let mut ranges = incoming.missing();
-    let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+    let bytes = ranges::total(&ranges);
     ranges.truncate(WANTED_RANGES_MAX);
     Wanted { bytes, ranges }
 }

@@ -93,15 +93,10 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
     let sessions = Sessions::new(config.ticket);
     let shared = Shared { store, config, sessions: &sessions, stop };
     let only = thread::scope(|scope| {
+        thread::Builder::new()
+            .name("adopt".to_owned())
+            .spawn_scoped(scope, || store.adopt(config.keep_incoming, &mut || !stop.is_asked()))?;
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
-            let mut swept = Instant::now();
-            store.adopt(config.keep_incoming, &mut || {
-                if swept.elapsed() >= SWEEP_EVERY {
-                    sessions.sweep(store);
-                    swept = Instant::now();
-                }
-                !stop.is_asked()
-            });
             while !stop.wait(SWEEP_EVERY) {
                 sessions.sweep(store);
                 // Nobody waits for the disk then.

@@ -205,25 +205,25 @@ impl Session {
     }
 
     /// Keeps a file of which something is missing.
-    pub(super) fn keep(&self, path: &RemotePath, incoming: &Arc<Incoming>) {
+    pub(super) fn keep(&self, incoming: &Arc<Incoming>) {
         // One that was there may have ended with another session's trouble.
-        lock(&self.incoming).insert((path.clone(), *incoming.identity()), Arc::clone(incoming));
+        lock(&self.incoming).insert(key_of(incoming), Arc::clone(incoming));
     }
 
     /// Lets go of a file that is whole, or will never be.
-    pub(super) fn let_go(&self, path: &RemotePath, identity: &Identity) {
-        lock(&self.incoming).remove(&(path.clone(), *identity));
+    pub(super) fn let_go(&self, incoming: &Incoming) {
+        lock(&self.incoming).remove(&key_of(incoming));
     }
 
     /// Notes a file whose source changed: what still comes of it does not count.
-    pub(super) fn void(&self, path: &RemotePath, identity: &Identity) {
+    pub(super) fn void(&self, incoming: &Incoming) {
         let mut voided = lock(&self.voided);
         if voided.len() < VOIDED_MAX {
-            voided.insert((path.clone(), *identity));
+            voided.insert(key_of(incoming));
         }
         drop(voided);
         // After that: another connection may be about to begin it again.
-        self.let_go(path, identity);
+        self.let_go(incoming);
     }
 
     /// Did its source change?
@@ -233,8 +233,8 @@ impl Session {
     }
 
     /// Takes all files of which something is missing still.
-    pub(super) fn take_incoming(&self) -> Vec<(RemotePath, Arc<Incoming>)> {
-        lock(&self.incoming).drain().map(|((path, _), incoming)| (path, incoming)).collect()
+    pub(super) fn take_incoming(&self) -> Vec<Arc<Incoming>> {
+        lock(&self.incoming).drain().map(|(_, incoming)| incoming).collect()
     }
 
     /// Gives folders that nobody described the usual mode, where no end of the job did.
@@ -288,6 +288,11 @@ impl Drop for Attached<'_> {
         drop(sessions);
         self.sessions.changed.notify_all();
     }
+}
+
+/// Under which a session knows a file: another state of its source is another file.
+fn key_of(incoming: &Incoming) -> (RemotePath, Identity) {
+    (incoming.path().clone(), *incoming.identity())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

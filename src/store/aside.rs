@@ -55,9 +55,8 @@ pub(super) fn keep_aside(
 
 /// Undoes [`set_aside`] and [`keep_aside`], as far as nobody else took the name.
 pub(super) fn put_back(above: BorrowedFd<'_>, kept: &OsStr, name: &OsStr) {
-    let inode = |name| jail::look(above, name).map(|stat| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor));
     if jail::rename_to_new(above, kept, name) == Err(Errno::EXIST)
-        && matches!((inode(kept), inode(name)), (Ok(one), Ok(other)) if one == other)
+        && matches!((jail::look(above, kept), jail::look(above, name)), (Ok(one), Ok(other)) if jail::is_one(&one, &other))
     {
         let _ = jail::remove(above, kept);
     }

@@ -6,8 +6,8 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard};
 
 use rustix::fs::Statx;
 use rustix::time::{ClockId, clock_gettime};
@@ -82,8 +82,7 @@ impl Syncs {
     /// May a file with these attributes have lost what was written to it?
     pub(super) fn doubts(&self, stat: &Statx) -> bool {
         let changed = (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec);
-        let state: MutexGuard<'_, State> = lock(&self.state);
-        state.doubt.is_some_and(|(from, to)| from < changed && changed <= to)
+        lock(&self.state).doubt.is_some_and(|(from, to)| from < changed && changed <= to)
     }
 }
 

@@ -163,9 +163,8 @@ fn place_hard_link(folder: &Folder, temp: TempName, path: &RemotePath, on_existi
     if FileType::from_raw_mode(made.stx_mode.into()) != FileType::RegularFile {
         return Err(Error::Refused { path: path.clone(), what: "a link to what is not a regular file" });
     }
-    let inode = |stat: &rustix::fs::Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
     match jail::look(folder.as_fd(), name_of(path)) {
-        Ok(there) if inode(&there) == inode(&made) && folder.spells(name_of(path)) => Ok(()),
+        Ok(there) if jail::is_one(&there, &made) && folder.spells(name_of(path)) => Ok(()),
         _ => place(folder, temp, path, on_existing),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -11,9 +10,8 @@ use rustix::io::Errno;
 
 use super::attributes::{self, MODE_MASK, Notes};
 use super::folders::{Folder, name_of};
-use super::{Error, Folders, Store, jail, refusal};
+use super::{Error, Folders, Store, hash_file, jail, refusal};
 use crate::entry::{Attributes, Identity};
-use crate::limits::BUFFER_LEN as REHASH_BUFFER_LEN;
 use crate::path::RemotePath;
 
 /// Is it a regular file of this size and time?
@@ -40,7 +38,22 @@ impl Store {
         }
     }
 
-    /// The same in an open folder.
+    /// Is a regular file of this size and time at `path`? Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Store::has`].
+    pub fn has_as_is(&self, folders: &mut Folders, path: &RemotePath, identity: &Identity) -> Result<bool, Error> {
+        match self.find_folder(folders, path) {
+            Ok(Some(folder)) => {
+                let seen = jail::look(folder.as_fd(), name_of(path));
+                Ok(seen.is_ok_and(|stat| is_same(&stat, identity)) && folder.spells(name_of(path)))
+            }
+            Ok(None) | Err(Error::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// [`Store::has`] in an open folder.
     pub(super) fn has_in(
         &self, folder: &Folder, path: &RemotePath, identity: &Identity, attributes: &Attributes,
     ) -> Result<There, Error> {
@@ -73,7 +86,11 @@ impl Store {
         if !is_this(&file) || !folder.spells(name_of(path)) {
             return Ok(false);
         }
-        let found = hash(&file, going).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
+        let mut going_on = || {
+            going();
+            Ok(())
+        };
+        let found = hash_file(&file, &mut going_on).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
         if found != *digest || !is_this(&file) {
             return Ok(false);
         }
@@ -95,36 +112,6 @@ pub enum There {
     Yes,
     /// It seems so, but some of it may not have reached the disk when the power failed.
     InDoubt,
-}
-
-fn hash(mut file: &File, going: &mut dyn FnMut()) -> std::io::Result<[u8; 32]> {
-    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; REHASH_BUFFER_LEN]);
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
-            Ok(len) => _ = hasher.update(buffer.get(..len).unwrap_or_default()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        going();
-    }
-}
-
-impl Store {
-    /// Is a regular file of this size and time at `path`? Nothing is changed.
-    ///
-    /// # Errors
-    /// As [`Store::has`].
-    pub fn has_as_is(&self, folders: &mut Folders, path: &RemotePath, identity: &Identity) -> Result<bool, Error> {
-        match self.find_folder(folders, path) {
-            Ok(Some(folder)) => {
-                let seen = jail::look(folder.as_fd(), name_of(path));
-                Ok(seen.is_ok_and(|stat| is_same(&stat, identity)) && folder.spells(name_of(path)))
-            }
-            Ok(None) | Err(Error::Refused { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// Has a file that was seen the right attributes, or can they be put right?

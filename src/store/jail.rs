@@ -105,6 +105,12 @@ pub(super) fn look_at(file: BorrowedFd<'_>) -> Result<Statx, Errno> {
     statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
 
+/// Are these of one file, whatever its names?
+pub(super) fn is_one(one: &Statx, other: &Statx) -> bool {
+    let inode = |stat: &Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
+    inode(one) == inode(other)
+}
+
 /// Takes a name that is no folder's out of an open folder.
 pub(super) fn remove(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     rustix::fs::unlinkat(above, name, AtFlags::empty())

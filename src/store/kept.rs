@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::folders::Folder;
 use super::temp::{Begun, Creation, TempName};
 use super::{BootId, Error, Incoming, Journal, jail, lock, refusal};
+use crate::digest::ZEROS;
 use crate::entry::Identity;
 use crate::limits::{BLOCK_LEN, HEARTBEAT, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -23,7 +24,7 @@ use crate::ranges::Ranges;
 #[derive(Debug)]
 pub(super) struct Kept {
     temp: TempName,
-    pub(super) journal: RwLock<Journal>,
+    journal: RwLock<Journal>,
     /// Does the journal say anything? Otherwise there is nothing to keep.
     says: AtomicBool,
     /// Was something there before this process? Then a hole may have to be made where something is.
@@ -116,10 +117,9 @@ fn lock_file(file: &File, folder: BorrowedFd<'_>, temp: TempName) -> Result<Lock
     let is_another = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
     // On a file system without locks two processes that receive the same file at once are not told
     // apart: one of them fails when it publishes.
-    let inode = |stat: rustix::fs::Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
-    let ours = inode(jail::look_at(file.as_fd())?);
-    Ok(match jail::look(folder, temp.as_name()).map(inode) {
-        Ok(named) if named != ours => Locked::Removed,
+    let ours = jail::look_at(file.as_fd())?;
+    Ok(match jail::look(folder, temp.as_name()) {
+        Ok(named) if !jail::is_one(&named, &ours) => Locked::Removed,
         Err(Errno::NOENT) => Locked::Removed,
         Err(errno) => return Err(errno),
         Ok(_) if is_another => Locked::ByAnother,
@@ -196,7 +196,6 @@ impl Kept {
 
 /// Where no hole can be made.
 fn write_zeros(file: &File, mut offset: u64, len: u64) -> Result<(), Errno> {
-    static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
     let end = offset.saturating_add(len);
     while offset < end {
         let zeros = ZEROS.get(..usize::try_from(end.saturating_sub(offset)).unwrap_or(BLOCK_LEN)).unwrap_or(&ZEROS);

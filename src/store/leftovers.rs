@@ -221,8 +221,7 @@ fn look_after(above: BorrowedFd<'_>, temp: TempName, folder: &RemotePath, rule: 
     }
     let Ok(locked) = locked else { return Some(leftover) };
     // It may have got its own name meanwhile, and another one this.
-    let inode = |about: &Statx| (about.stx_dev_major, about.stx_dev_minor, about.stx_ino);
-    let is_it = jail::look(above, temp.as_name()).is_ok_and(|now| inode(&now) == inode(&locked));
+    let is_it = jail::look(above, temp.as_name()).is_ok_and(|now| jail::is_one(&now, &locked));
     if !is_it {
         return None;
     }

@@ -10,10 +10,9 @@ use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::records::{Record, blocks};
+use crate::digest::ZEROS;
 use crate::limits::{BLOCK_LEN, REHASH_STEP_LEN};
 use crate::ranges::Ranges;
-
-static ZEROS: [u8; BLOCK_LEN] = [0; BLOCK_LEN];
 
 /// A look at what is unsure of a file, record by record.
 pub(super) struct Rehash<'a> {

@@ -159,8 +159,13 @@ impl Recv {
         let process = Running::start(&mut command);
         let address = process.first_line.split([' ', ',']).nth(2).unwrap();
         let port = address.rsplit(':').next().unwrap().parse().unwrap();
-        // The thread that it always has besides starts after the line is printed.
-        wait_until("it serves", || process.threads().iter().any(|name| name == "sweep"));
+        // Two threads start after the line is printed, one stays. Until it has its name a thread
+        // is called as the one that started it.
+        wait_until("it serves", || {
+            let threads = process.threads();
+            let count = |name: &str| threads.iter().filter(|thread| *thread == name).count();
+            (count("recv"), count("adopt"), count("sweep")) == (1, 0, 1)
+        });
         let idle = process.resources();
         Self { process, port, root: root.to_path_buf(), idle }
     }
@@ -280,6 +285,13 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
 }
 
 /// Makes what is never sent.
+/// A folder, a name that makes the longest path in it that can be, and one that is a byte too long.
+pub fn names_near_the_limit() -> (String, String, String) {
+    // 16 x 250 + 15 = 4015 bytes.
+    let folder = vec!["r".repeat(250); 16].join("/");
+    (folder, "f".repeat(4095 - 4015 - 1), "t".repeat(4096 - 4015 - 1))
+}
+
 pub fn make_fifo(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
