@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::guard::Slot;
 use super::handlers::{self, Ending};
+use super::homes::Homes;
 use super::session::{Attached, Session, Sessions};
 use super::{Config, Served, finish};
 use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, LOGIN_TIMEOUT, STALE_AFTER};
@@ -17,12 +18,12 @@ use crate::protocol::hello::{self, Dialect};
 use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
-use crate::store::{Folders, Made, Store};
+use crate::store::{Folders, Made};
 
 /// What all connections share.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'a> {
-    pub(super) store: &'a Store,
+    pub(super) homes: &'a Homes,
     pub(super) config: &'a Config,
     pub(super) sessions: &'a Sessions,
     pub(super) stop: &'a Stop,
@@ -293,21 +294,21 @@ impl<'a> Connection<'a> {
             return Err(Ending::Closed);
         }
         let Some((request, len)) = self.decode().map_err(Ending::refused)? else { return Ok(()) };
-        let store = self.shared.store;
         let answered = match request {
             Request::MakeDirectories(names) => {
-                let done = handlers::make_directories(store, names, self.peer);
+                let done = handlers::make_directories(&self.shared.homes.tree().store, names, self.peer);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::CreateFiles(names) => {
-                let done = handlers::create_files(store, names, self.peer);
+                let done = handlers::create_files(&self.shared.homes.tree().store, names, self.peer);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
+                let store = &self.shared.homes.tree().store;
                 let digest = handlers::write(store, &mut self.inbox, &mut self.stream, &name, range)?;
                 self.stream.answer(&digest.to_hex())
             }
@@ -331,19 +332,19 @@ impl<'a> Connection<'a> {
             Request::Have(batch) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let reply = handlers::have(store, &mut self.folders, &session, &batch);
+                let reply = handlers::have(&mut self.folders, &session, &batch);
                 self.stream.reply(&reply)
             }
             Request::Verify(known, digest) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let answer = handlers::verify(store, &mut self.folders, &session, (&known, &digest), &mut self.stream);
+                let answer = handlers::verify(&mut self.folders, &session, (&known, &digest), &mut self.stream);
                 self.stream.reply(&Reply::Answer(answer))
             }
             Request::Describe(entry) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let answer = handlers::describe(store, &mut self.folders, &session, &entry);
+                let answer = handlers::describe(&mut self.folders, &session, &entry);
                 self.stream.reply(&Reply::Answer(answer))
             }
             Request::Finish => {
@@ -385,8 +386,10 @@ impl<'a> Connection<'a> {
 
     fn open(&mut self, open: Open) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("a job is opened once, after a hello")) };
-        let Shared { store, sessions, .. } = self.shared;
+        let Shared { homes, sessions, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
+        let home = homes.tree();
+        let store = &home.store;
         let shown = Escaped::start_of(&open.directory).to_string();
         let base =
             store.resolve_folder(&open.directory).map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
@@ -395,7 +398,7 @@ impl<'a> Connection<'a> {
             let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
         };
-        let (attached, is_known) = sessions.open(open, base, make_base).map_err(Ending::refused)?;
+        let (attached, is_known) = sessions.open(home, open, base, make_base).map_err(Ending::refused)?;
         let landed = store.path().join(attached.session.base.as_path());
         let landed = if attached.session.base.is_root() { store.path() } else { &landed };
         self.log(&format!("a job for {}", Escaped::path(landed)));
@@ -431,7 +434,7 @@ impl<'a> Connection<'a> {
             return Err(Ending::refused("a request before a job was joined"));
         };
         let waited = self.stream.waited;
-        let receiver = handlers::Receiver { store: self.shared.store, session, folders: &mut self.folders };
+        let receiver = handlers::Receiver { session, folders: &mut self.folders };
         let answer = receiver.put(&mut self.inbox, &mut self.stream, &put);
         session.counts.receiving.add(self.stream.waited - waited);
         answer
@@ -439,7 +442,7 @@ impl<'a> Connection<'a> {
 
     fn finish(&mut self, session: &Session) -> io::Result<()> {
         let stream = &mut self.stream;
-        let finished = finish::finish(self.shared.store, session, &mut |reply| {
+        let finished = finish::finish(session, &mut |reply| {
             stream.reply(reply)?;
             stream.send_answers()
         });

@@ -87,7 +87,7 @@ impl Speaker<'_> {
 ///
 /// # Errors
 /// Those of `send`. The session ends all the same.
-pub(super) fn finish(store: &Store, session: &Session, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn finish(session: &Session, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<()> {
     let mut speaker = Speaker { send, spoke: Instant::now(), result: Ok(()) };
     let outcome = loop {
         let mut state = session.finish.lock();
@@ -96,7 +96,7 @@ pub(super) fn finish(store: &Store, session: &Session, send: &mut dyn FnMut(&Rep
             State::Open => {
                 *state = State::Running;
                 drop(state);
-                let outcome = Arc::new(work(store, session, &mut speaker));
+                let outcome = Arc::new(work(session, &mut speaker));
                 *session.finish.lock() = State::Done(Arc::clone(&outcome));
                 session.finish.changed.notify_all();
                 break outcome;
@@ -114,7 +114,8 @@ pub(super) fn finish(store: &Store, session: &Session, send: &mut dyn FnMut(&Rep
     speaker.result
 }
 
-fn work(store: &Store, session: &Session, speaker: &mut Speaker<'_>) -> Outcome {
+fn work(session: &Session, speaker: &mut Speaker<'_>) -> Outcome {
+    let store = &session.home.store;
     *session.finish.is_shut.write().unwrap_or_else(PoisonError::into_inner) = true;
     let mut failed = Vec::new();
     let mut fail = |path: &RemotePath, reason: String| {

@@ -100,14 +100,14 @@ pub(super) fn write(
 }
 
 /// Which of these files are there already.
-pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batch: &[Known]) -> Reply {
+pub(super) fn have(folders: &mut Folders, session: &Session, batch: &[Known]) -> Reply {
     let mut is_there = |known: &Known| {
         let path = session.base.join(&known.path).map_err(store::Error::from)?;
         let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
         if session.open.is_dry {
-            Ok(if store.has_as_is(folders, &path, &identity)? { There::Yes } else { There::No })
+            Ok(if session.home.store.has_as_is(folders, &path, &identity)? { There::Yes } else { There::No })
         } else {
-            store.has(folders, &path, &identity, &known.attributes)
+            session.home.store.has(folders, &path, &identity, &known.attributes)
         }
     };
     let Some(_open) = session.finish.hold_open() else { return Reply::Had(vec![false; batch.len()]) };
@@ -122,12 +122,12 @@ pub(super) fn have(store: &Store, folders: &mut Folders, session: &Session, batc
 
 /// Has a file that is in doubt this digest?
 pub(super) fn verify(
-    store: &Store, folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
+    folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
 ) -> Answer {
     let Some(_open) = session.finish.hold_open() else { return too_late() };
     let Ok(path) = session.base.join(&known.path) else { return Answer::of(Status::Mismatched) };
     let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
-    match store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream)) {
+    match session.home.store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream)) {
         Ok(true) => Answer::of(Status::Had),
         // What can't be read is sent anew.
         Ok(false) | Err(_) => Answer::of(Status::Mismatched),
@@ -146,11 +146,12 @@ fn beating(stream: &mut impl Beating) -> impl FnMut() {
 }
 
 /// Takes note of a folder, which is made, or of a link.
-pub(super) fn describe(store: &Store, folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
+pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
     let Some(_open) = session.finish.hold_open() else { return too_late() };
     if session.open.is_dry {
         return only_asking();
     }
+    let store = &session.home.store;
     let described = (|| {
         let path = session.base.join(&entry.path)?;
         let mut entry = Entry { path, ..entry.clone() };
@@ -191,7 +192,6 @@ fn refused(error: &store::Error) -> Answer {
 
 /// One who takes ranges of files that are published when they are whole.
 pub(super) struct Receiver<'a> {
-    pub(super) store: &'a Store,
     pub(super) session: &'a Session,
     pub(super) folders: &'a mut Folders,
 }
@@ -222,7 +222,7 @@ impl Receiver<'_> {
             Ok(incoming) => {
                 let taken = take(&incoming, self.session, inbox, stream, &run, &mut times);
                 if incoming.is_published() {
-                    self.store.note_published();
+                    self.session.home.store.note_published();
                 }
                 taken
             }
@@ -252,10 +252,11 @@ impl Receiver<'_> {
         }
         let on_existing = session.on_existing();
         if put.range == (0..identity.size) && identity.size <= JOURNALED_LEN_MIN {
-            let incoming = self.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
+            let incoming =
+                session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok(Arc::new(incoming));
         }
-        let joined = self.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream));
+        let joined = session.home.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream));
         match joined.map_err(|error| refused(&error))? {
             Joined::Incoming(incoming) => {
                 session.keep(&incoming);

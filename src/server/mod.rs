@@ -4,6 +4,7 @@ mod connection;
 mod finish;
 mod guard;
 mod handlers;
+mod homes;
 mod session;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use connection::Shared;
 pub use guard::Allowed;
 use guard::Guard;
+pub use homes::Homes;
 pub use ipnet::IpNet;
 use session::Sessions;
 
@@ -22,7 +24,6 @@ use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, KEEP_I
 use crate::net::{Listener, Peer, tls};
 use crate::protocol::Token;
 use crate::stop::Stop;
-use crate::store::Store;
 
 /// What a receiver is to do.
 #[derive(Debug, Clone)]
@@ -86,22 +87,22 @@ pub enum Served {
 ///
 /// # Errors
 /// The listener failed.
-pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -> io::Result<Served> {
+pub fn serve(listener: &Listener, homes: &Homes, config: &Config, stop: &Stop) -> io::Result<Served> {
     raise_descriptor_limit();
     let guard = Guard::new(config.connections_max);
     let cut = AtomicBool::new(false);
     let sessions = Sessions::new(config.ticket);
-    let shared = Shared { store, config, sessions: &sessions, stop };
+    let shared = Shared { homes, config, sessions: &sessions, stop };
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
-            .spawn_scoped(scope, || store.adopt(config.keep_incoming, &mut || !stop.is_asked()))?;
+            .spawn_scoped(scope, || homes.adopt(config.keep_incoming, &mut || !stop.is_asked()))?;
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
             while !stop.wait(SWEEP_EVERY) {
-                sessions.sweep(store);
+                sessions.sweep();
                 // Nobody waits for the disk then.
                 if guard.wait_until_empty(Instant::now()) {
-                    store.sync_if_needed();
+                    homes.sync_if_needed();
                 }
             }
         })?;
@@ -149,10 +150,10 @@ pub fn serve(listener: &Listener, store: &Store, config: &Config, stop: &Stop) -
         }
         accepted.map(|()| only.map(|only| only.join().unwrap_or_default()))
     })?;
-    sessions.end_all(store);
+    sessions.end_all();
     // What they hold ends as well: then it is known what stays.
     drop(sessions);
-    store.end_index();
+    homes.end();
     Ok(match only {
         Some(None) => Served::Unfinished,
         Some(Some(totals)) if totals.failed > 0 => Served::Partial,

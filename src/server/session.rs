@@ -6,13 +6,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::finish::Finish;
+use super::homes::Home;
 use crate::entry::Identity;
 use crate::limits::{SESSION_LINGER, SESSIONS_MAX, VOIDED_MAX};
 use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
 use crate::protocol::{Credential, Open, Token, Totals};
 use crate::stop::Stop;
-use crate::store::{Event, Incoming, Made, OnExisting, Pending, Store};
+use crate::store::{Event, Incoming, Made, OnExisting, Pending};
 
 /// All sessions of a receiver.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Sessions {
 /// One job.
 #[derive(Debug)]
 pub(super) struct Session {
+    /// The tree that it works in.
+    pub(super) home: Arc<Home>,
     /// The folder that its paths are below.
     pub(super) base: RemotePath,
     /// Was it made for this job?
@@ -91,17 +94,17 @@ impl Sessions {
     }
 
     /// Forgets the sessions that nobody works on any more; their unfinished files go with them.
-    pub(super) fn sweep(&self, store: &Store) {
+    pub(super) fn sweep(&self) {
         // The one job that is served is waited for.
         let may_go = |session: &Session| self.ticket.is_none() || !session.counts_as_job();
         let stale: Vec<_> = self.lock().extract_if(|_, session| may_go(session) && session.is_stale()).collect();
-        stale.iter().for_each(|(_, session)| session.let_folders_go(store));
+        stale.iter().for_each(|(_, session)| session.let_folders_go());
     }
 
     /// Forgets all sessions, at the end.
-    pub(super) fn end_all(&self, store: &Store) {
+    pub(super) fn end_all(&self) {
         let all = std::mem::take(&mut *self.lock());
-        all.values().for_each(|session| session.let_folders_go(store));
+        all.values().for_each(|session| session.let_folders_go());
     }
 
     /// Opens a session, or finds it where it is open already; says which. `make_base` makes the folder
@@ -110,11 +113,11 @@ impl Sessions {
     /// # Errors
     /// There are too many, or one with another folder has this token, or the one job was begun.
     pub(super) fn open(
-        &self, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
+        &self, home: &Arc<Home>, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
     ) -> Result<(Attached<'_>, bool), String> {
         let mut sessions = self.lock();
         if let Some(session) = sessions.get(&open.token) {
-            if session.base != base || session.open != open {
+            if !Arc::ptr_eq(&session.home, home) || session.base != base || session.open != open {
                 return Err("another session has this token".to_owned());
             }
             return Ok((self.attach(session), true));
@@ -129,6 +132,7 @@ impl Sessions {
         let is_new = make_base(&base, &made)?;
         let token = open.token;
         let session = Arc::new(Session {
+            home: Arc::clone(home),
             base,
             is_new,
             open,
@@ -238,8 +242,8 @@ impl Session {
     }
 
     /// Gives folders that nobody described the usual mode, where no end of the job did.
-    fn let_folders_go(&self, store: &Store) {
-        store.settle(&self.made, &mut |event| {
+    fn let_folders_go(&self) {
+        self.home.store.settle(&self.made, &mut |event| {
             if let Event::Failed(path, why) = event {
                 tracing::warn!("the mode of {path}, made for a job that did not end: {why}");
             }

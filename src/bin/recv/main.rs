@@ -16,7 +16,7 @@ use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::ADDRESSES_MAX;
 use parallel_transfer::net::Listener;
 use parallel_transfer::path::Escaped;
-use parallel_transfer::server::{self, Allowed, Served};
+use parallel_transfer::server::{self, Allowed, Homes, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
@@ -78,7 +78,7 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
         lines.push(format!("host key {}", key.fingerprint()));
     }
     terminal::print_lines(&lines).context("can't say where this listens: standard output")?;
-    Ok(match server::serve(&listener, &store, &config, &stop)? {
+    Ok(match server::serve(&listener, &Homes::of(store), &config, &stop)? {
         Served::Whole => Verdict::Complete,
         Served::Partial => Verdict::Partial,
         Served::Unfinished if signalled.load(Ordering::Relaxed) => Verdict::Interrupted,

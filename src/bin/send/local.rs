@@ -15,7 +15,7 @@ use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
-use parallel_transfer::server::{self, Config};
+use parallel_transfer::server::{self, Config, Homes};
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, Umask, take_umask};
 
@@ -51,11 +51,11 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     // One process owns what is written.
     job.program = None;
     let config = Config::new(store.path().to_path_buf());
-    let served = Stop::new()?;
+    let (homes, served) = (Homes::of(store), Stop::new()?);
     thread::scope(|scope| {
         let receiver = thread::Builder::new()
             .name("receiver".to_owned())
-            .spawn_scoped(scope, || server::serve(&listener, &store, &config, &served))?;
+            .spawn_scoped(scope, || server::serve(&listener, &homes, &config, &served))?;
         let result = crate::start(args, &job, landed, progress, stop);
         // Whoever refuses here is the file system.
         let result = result.map_err(|error| match client::is_refusal(&error) {
