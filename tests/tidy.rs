@@ -46,7 +46,7 @@ fn sources() -> Vec<(String, String)> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = walkdir::WalkDir::new(&top).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
     let named = files.map(|entry| (entry.path().strip_prefix(&top).unwrap().to_str().unwrap().to_owned(), entry.into_path()));
-    let library = named.filter(|(name, _)| !name.starts_with("bin/"));
+    let library = named.filter(|(name, _)| !name.starts_with("bin/") && !name.ends_with("/tests.rs"));
     library.map(|(name, path)| (name, without_tests(&fs::read_to_string(path).unwrap()))).collect()
 }
 
