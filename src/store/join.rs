@@ -112,20 +112,26 @@ impl Store {
 
 /// Makes sure at the start that there is room for all of a file.
 ///
+/// How much is free is asked first: where it is too little, ext4 keeps what it found, and a file that
+/// stays to be gone on with would leave nothing to others.
+///
 /// Memory that is a file system hands out each page as it is reserved: 1.4 s for 4 GiB before the first
-/// byte comes, where a disk takes 10 ms. There it must do to ask how much is free.
+/// byte comes, where a disk takes 10 ms. There it must do to ask.
 fn reserve(file: &File, size: u64) -> Result<(), Errno> {
     const TMPFS_MAGIC: FsWord = 0x0102_1994;
     if size == 0 {
         return Ok(());
     }
     let about = rustix::fs::fstatfs(file)?;
+    // What is there of it already takes no more room.
+    let here = rustix::fs::fstat(file)?.st_blocks.unsigned_abs().saturating_mul(512);
+    let free = about.f_bavail.saturating_mul(about.f_bsize.unsigned_abs());
+    // No blocks at all: it has no limit.
+    if about.f_blocks > 0 && free < size.saturating_sub(here) {
+        return Err(Errno::NOSPC);
+    }
     if about.f_type == TMPFS_MAGIC {
-        // What is there of it already takes no more room.
-        let here = rustix::fs::fstat(file)?.st_blocks.unsigned_abs().saturating_mul(512);
-        let free = about.f_bavail.saturating_mul(about.f_bsize.unsigned_abs()).saturating_add(here);
-        // No blocks at all: it has no limit.
-        return if about.f_blocks > 0 && free < size { Err(Errno::NOSPC) } else { Ok(()) };
+        return Ok(());
     }
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
@@ -312,20 +318,63 @@ mod tests {
         assert_eq!(fs::read(yard.at("a")).unwrap(), b"same");
     }
 
-    // D11 D13
-    #[test]
-    fn a_full_disk_leaves_what_was_there() {
+    /// Tests in a small file system that `mount` makes of one folder of a yard.
+    fn in_small(mount: &mut Command, rows: &str, test: impl Fn(&Yard) + std::panic::RefUnwindSafe) {
         let yard = Yard::new();
         let top = yard.at("small");
         fs::create_dir(&top).unwrap();
         let system = |command: &mut Command| command.arg(&top).output().is_ok_and(|output| output.status.success());
-        if !is_root() || !system(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=8", "none"])) {
-            println!("SKIPPED D11 D13: can't mount a small file system here");
+        if !is_root() || !system(mount) {
+            println!("SKIPPED {rows}: can't mount a small file system here");
             return;
         }
-        let filled = std::panic::catch_unwind(|| fill(&yard));
+        let tested = std::panic::catch_unwind(|| test(&yard));
         assert!(system(Command::new("umount").arg("--lazy")));
-        filled.unwrap();
+        tested.unwrap();
+    }
+
+    // D11 D13
+    #[test]
+    fn a_full_disk_leaves_what_was_there() {
+        in_small(Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m,nr_inodes=8", "none"]), "D11 D13", fill);
+    }
+
+    // D11: what was reserved before the disk was full would stay reserved, for a file that stays.
+    #[test]
+    fn a_file_that_is_gone_on_with_and_refused_takes_no_more_room_than_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image).output().is_ok_and(|made| made.status.success());
+        if !made {
+            println!("SKIPPED D11 (ext4): no such file system can be made here");
+            return;
+        }
+        in_small(Command::new("mount").args(["-o", "loop"]).arg(&image), "D11 (ext4)", |yard| {
+            let meta = meta(40 << 20, 1);
+            let first = incoming(&yard.store, "small/a", &meta);
+            let mut blocks = first.begin_blocks(Binding::of(b"x"), Checksum::Xxh3);
+            blocks.write(0, &[7; 65_536], &[1; 16]).unwrap();
+            drop(blocks);
+            // As where its journal reached the disk and what was reserved did not.
+            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(first.file(), punch, 65_536, (40 << 20) - 65_536).unwrap();
+            drop(first);
+            let other = File::create(yard.at("small/other")).unwrap();
+            rustix::fs::fallocate(&other, FallocateFlags::empty(), 0, 30 << 20).unwrap();
+            let free = || rustix::fs::statvfs(yard.at("small")).unwrap().f_bavail;
+            let before = free();
+            let full = join_in(&yard.store, "small/a", &meta).unwrap_err().to_string();
+            assert!(full.starts_with("can't reserve room for small/a: No space left on device"), "{full}");
+            assert_eq!(free(), before);
+            // With room for the rest of it alone it goes on.
+            drop(other);
+            fs::remove_file(yard.at("small/other")).unwrap();
+            assert_eq!(incoming(&yard.store, "small/a", &meta).missing(), [65_536..40 << 20]);
+            drop(incoming(&yard.store, "small/a", &meta));
+            rustix::fs::fallocate(File::create(yard.at("small/other")).unwrap(), FallocateFlags::empty(), 0, 8 << 20).unwrap();
+            assert_eq!(incoming(&yard.store, "small/a", &meta).missing(), [65_536..40 << 20]);
+        });
     }
 
     fn fill(yard: &Yard) {
