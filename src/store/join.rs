@@ -79,11 +79,11 @@ impl Store {
     ) -> Result<Joined, Error> {
         incoming::check(meta, path)?;
         let key = (path.clone(), meta.identity);
-        let (incoming, is_new) = 'found: {
+        let (incoming, begun) = 'found: {
             // Held while the file is created, so that two who come at once get the same one.
             let mut files = lock(&self.shared.files);
             if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
-                break 'found (incoming, false);
+                break 'found (incoming, None);
             }
             let folder = self.need_folder(folders, path)?;
             if self.has_in(&folder, path, &meta.identity, &meta.attributes)? == There::Yes {
@@ -97,16 +97,35 @@ impl Store {
                 kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
             })?;
             let incoming = Arc::new(Incoming::new(path, meta, on_existing, begun, Some(Arc::clone(&self.shared))));
-            files.insert(key, Arc::downgrade(&incoming));
-            (incoming, true)
+            // Whoever finds it may be the one who publishes it.
+            let sized = incoming.set_len();
+            if sized.is_ok() {
+                files.insert(key, Arc::downgrade(&incoming));
+            }
+            (incoming, Some(sized))
         };
-        let room = if meta.is_sparse || !is_new { 0 } else { meta.identity.size };
-        if is_new && let Err(errno) = incoming.set_len().and_then(|()| reserve(incoming.file(), room)) {
-            incoming.abandon();
-            return Err(refusal(path, "reserve room for", errno));
+        let room = if meta.is_sparse || begun.is_none() { 0 } else { meta.identity.size };
+        let ready = begun.unwrap_or(Ok(())).map_err(|errno| refusal(path, RESERVE, errno));
+        let ready = ready.and_then(|()| incoming.reserve(room)).and_then(|()| incoming.make_ready(going));
+        match ready {
+            Ok(()) => Ok(Joined::Incoming(incoming)),
+            // All of it was there, and somebody else found that out first.
+            Err(_) if incoming.is_published() => Ok(Joined::Had),
+            Err(error) => {
+                incoming.abandon();
+                Err(error)
+            }
         }
-        incoming.make_ready(going).inspect_err(|_| incoming.abandon())?;
-        Ok(Joined::Incoming(incoming))
+    }
+}
+
+const RESERVE: &str = "reserve room for";
+
+impl Incoming {
+    /// Makes sure that there is room for `size` bytes of it, and that it is not published meanwhile.
+    fn reserve(&self, size: u64) -> Result<(), Error> {
+        let _open = self.hold_open()?;
+        reserve(self.file(), size).map_err(|errno| refusal(self.path(), RESERVE, errno))
     }
 }
 
@@ -144,6 +163,7 @@ fn reserve(file: &File, size: u64) -> Result<(), Errno> {
 
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "one range is missing")]
+#[allow(clippy::disallowed_methods, reason = "a test may make files")]
 mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
@@ -331,6 +351,17 @@ mod tests {
         let tested = std::panic::catch_unwind(|| test(&yard));
         assert!(system(Command::new("umount").arg("--lazy")));
         tested.unwrap();
+    }
+
+    #[test]
+    fn no_room_is_reserved_in_a_file_that_has_its_name() {
+        let yard = Yard::new();
+        let one = incoming(&yard.store, "a", &meta(4, 1));
+        one.write_at(0, b"once").unwrap();
+        one.note(0..4).unwrap();
+        fs::write(yard.at("a"), "").unwrap();
+        assert_eq!(one.reserve(1 << 20).unwrap_err().to_string(), "a is published already");
+        assert_eq!(fs::metadata(yard.at("a")).unwrap().blocks(), 0);
     }
 
     // D11 D13
