@@ -214,6 +214,10 @@ pub const SESSIONS_MAX: usize = 256;
 /// Files of one job that a receiver remembers as changed while they were sent.
 pub const VOIDED_MAX: usize = 4096;
 
+/// Files of one job that came in pieces and that a receiver remembers as published, the last ones: a copy of a piece that comes
+/// late comes soon after them.
+pub const PUBLISHED_MAX: usize = 4096;
+
 /// How long a job that nobody works on may be taken up again.
 pub const SESSION_LINGER: Duration = Duration::from_secs(60);
 

@@ -251,10 +251,13 @@ impl Receiver<'_> {
             return Err(Answer::of(Status::Voided));
         }
         let on_existing = session.on_existing();
-        if put.range == (0..identity.size) && identity.size <= JOURNALED_LEN_MIN {
-            let incoming =
-                session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
+        if is_in_one_piece(&put.range, identity.size) {
+            let incoming = session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok(Arc::new(incoming));
+        }
+        // What is at its path may say something else by now: a time cut short, or a change by others.
+        if session.is_published(&path, identity) {
+            return Err(Answer::of(Status::Had));
         }
         let joined = session.home.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream));
         match joined.map_err(|error| refused(&error))? {
@@ -265,11 +268,22 @@ impl Receiver<'_> {
                     incoming.void();
                     return Err(Answer::of(Status::Voided));
                 }
+                // It may have been published before this one was begun, and been noted since.
+                if session.is_published(&path, identity) {
+                    session.let_go(&incoming);
+                    incoming.discard();
+                    return Err(Answer::of(Status::Had));
+                }
                 Ok(incoming)
             }
             Joined::Had => Err(Answer::of(Status::Had)),
         }
     }
+}
+
+/// Does a file come in one piece, so that nobody else brings one and nothing of it is kept?
+fn is_in_one_piece(range: &Range<u64>, size: u64) -> bool {
+    *range == (0..size) && size <= JOURNALED_LEN_MIN
 }
 
 /// Writes what comes to an incoming file.
@@ -311,12 +325,18 @@ fn take(
         Ok(State::Stored) if run.range.is_empty() => return Ok(Reply::Wanted(wanted_of(incoming))),
         Ok(State::Stored) => Answer::of(Status::Stored),
         Ok(State::Published { note }) => {
-            session.let_go(incoming);
+            if is_in_one_piece(&run.range, run.size) {
+                session.let_go(incoming);
+            } else {
+                session.note_published(incoming);
+            }
             session.counts.files.add(1);
             Answer { status: Status::Published, reason: note.unwrap_or_default() }
         }
         // Another connection brought the rest of it meanwhile, or was told that it changed.
-        Err(_) if incoming.is_published() => Answer::of(Status::Had),
+        Err(_) if incoming.is_published() || session.is_published(incoming.path(), incoming.identity()) => {
+            Answer::of(Status::Had)
+        }
         Err(_) if incoming.is_voided() => Answer::of(Status::Voided),
         Err(error) => {
             incoming.abandon();

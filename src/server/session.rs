@@ -1,6 +1,6 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::finish::Finish;
 use super::homes::Home;
 use crate::entry::Identity;
-use crate::limits::{SESSION_LINGER, SESSIONS_MAX, VOIDED_MAX};
+use crate::limits::{PUBLISHED_MAX, SESSION_LINGER, SESSIONS_MAX, VOIDED_MAX};
 use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
 use crate::protocol::{Credential, Open, Token, Totals};
@@ -44,12 +44,34 @@ pub(super) struct Session {
     incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
     /// Files whose source changed.
     voided: Mutex<HashSet<(RemotePath, Identity)>>,
+    published: Mutex<Published>,
     /// What was done.
     pub(super) counts: Counts,
     connections: AtomicUsize,
     left: Mutex<Option<Instant>>,
     /// How it ends.
     pub(super) finish: Finish,
+}
+
+/// The files that came in pieces and were published last.
+#[derive(Debug, Default)]
+struct Published {
+    known: HashSet<(RemotePath, Identity)>,
+    in_order: VecDeque<(RemotePath, Identity)>,
+}
+
+impl Published {
+    fn add(&mut self, key: (RemotePath, Identity)) {
+        if !self.known.insert(key.clone()) {
+            return;
+        }
+        self.in_order.push_back(key);
+        if self.in_order.len() > PUBLISHED_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
 }
 
 /// What a session did, and where its time went.
@@ -140,6 +162,7 @@ impl Sessions {
             made,
             incoming: Mutex::default(),
             voided: Mutex::default(),
+            published: Mutex::default(),
             counts: Counts::default(),
             connections: AtomicUsize::new(0),
             left: Mutex::default(),
@@ -234,6 +257,17 @@ impl Session {
     pub(super) fn is_voided(&self, path: &RemotePath, identity: &Identity) -> bool {
         let voided = lock(&self.voided);
         !voided.is_empty() && voided.contains(&(path.clone(), *identity))
+    }
+
+    /// Notes a file that came in pieces and is whole: no piece of it is needed any more, whatever becomes of it there.
+    pub(super) fn note_published(&self, incoming: &Incoming) {
+        lock(&self.published).add(key_of(incoming));
+        self.let_go(incoming);
+    }
+
+    /// Was it published lately?
+    pub(super) fn is_published(&self, path: &RemotePath, identity: &Identity) -> bool {
+        lock(&self.published).known.contains(&(path.clone(), *identity))
     }
 
     /// Takes all files of which something is missing still.

@@ -223,6 +223,11 @@ impl Incoming {
     /// Ends it because its source changed: whoever still brings a piece of it is told so.
     pub fn void(&self) {
         self.voided.store(true, Ordering::Relaxed);
+        self.discard();
+    }
+
+    /// Ends it unpublished, and nothing of it stays.
+    pub fn discard(&self) {
         self.end_unpublished(false);
     }
 

@@ -86,6 +86,35 @@ fn a_range_that_comes_again_on_another_connection_while_it_comes_slowly_is_fine(
     assert!(fs::read(target(&yard, "x")).unwrap() == content);
 }
 
+// B06 C16: what is there is not what was published: somebody changed it, or its time was cut short.
+#[test]
+fn a_piece_that_comes_late_begins_no_file_anew_whatever_is_there() {
+    let mut yard = Yard::new();
+    for keeps_old in [false, true] {
+        let token = new_token();
+        let content = noise(700_000, 1);
+        let name = format!("x {keeps_old}");
+        let [first, second] = [0..400_000, 400_000..700_000].map(|range| put_range(&name, &content, range, 1));
+        let mut one = Client::with(&yard.recv, &Open { keeps_old, ..open(token) });
+        let mut other = Client::joined(&yard.recv, token);
+        assert_eq!(one.ask(&first), Status::Stored);
+        let (begun, rest) = second.split_at(300);
+        other.send(begun);
+        assert_eq!(one.ask(&second), Status::Published);
+        crate::common::judge::set_mtime(&target(&yard, &name), 1_600_000_000, 0);
+        other.send(rest);
+        assert_eq!(other.status(), Status::Had);
+        assert_eq!(other.ask(&first), Status::Had);
+        one.finish_well();
+        drop((one, other));
+        assert_eq!(temps(yard.root()), Vec::<String>::new());
+        assert!(fs::read(target(&yard, &name)).unwrap() == content);
+    }
+    yard.expect_well();
+    // Nor was it kept aside for itself.
+    assert_eq!(list(&yard.root().join("in")), ["x false", "x true"]);
+}
+
 // B06
 #[test]
 fn what_never_came_is_named_at_the_end_and_may_come_another_time() {
