@@ -233,6 +233,9 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a receiver says that long work goes on.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// Bytes of a configuration file: a few lines for each flag, and a list of networks.
+pub const CONFIG_FILE_LEN_MAX: u64 = 1 << 20;
+
 /// Connections that a receiver serves at once; each has a thread.
 pub const CONNECTIONS_MAX: usize = 1024;
 

@@ -1,4 +1,4 @@
-//! Signals that ask a program to end.
+//! Signals that ask a program to end, or to read its configuration again.
 
 use std::io;
 
@@ -24,13 +24,16 @@ fn ignored_mask() -> u64 {
 }
 
 /// Sets `stop` at the first signal, having called `tell`; returns at the second, when the program should
-/// end at once.
-pub fn forward(mut signals: Signals, stop: &Stop, tell: impl Fn()) {
-    for _ in signals.forever() {
-        if stop.is_asked() {
-            return;
+/// end at once. Where there is a `hang_up`, SIGHUP asks for that alone.
+pub fn forward(mut signals: Signals, stop: &Stop, tell: impl Fn(), hang_up: Option<&dyn Fn()>) {
+    for signal in signals.forever() {
+        match hang_up {
+            Some(hang_up) if signal == SIGHUP => hang_up(),
+            _ if stop.is_asked() => return,
+            _ => {
+                tell();
+                stop.ask();
+            }
         }
-        tell();
-        stop.ask();
     }
 }

@@ -11,7 +11,10 @@ use serde_json::json;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{self, DefaultFields, Format};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields as _, MakeWriter, SubscriberBuilder};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exit::Verdict;
 use crate::path::RemotePath;
@@ -70,8 +73,11 @@ impl Terminal {
     }
 
     /// Takes over the log of a program that runs on its own: its lines say when.
-    pub fn for_recv(loudness: Loudness) {
-        log_to(&Self { bar: ProgressBar::hidden() }, loudness).init();
+    #[must_use]
+    pub fn for_recv(loudness: Loudness) -> LogLevel {
+        let (level, handle) = reload::Layer::new(level_of(loudness));
+        log_to(&Self { bar: ProgressBar::hidden() }, Loudness::Verbose).finish().with(level).init();
+        LogLevel(handle)
     }
 
     /// Shows `progress` until `done`.
@@ -92,14 +98,31 @@ impl Terminal {
     }
 }
 
+/// How much the log of a program says that runs on its own.
+#[derive(Debug)]
+pub struct LogLevel(
+    reload::Handle<LevelFilter, tracing_subscriber::fmt::Subscriber<DefaultFields, Format, LevelFilter, Terminal>>,
+);
+
+impl LogLevel {
+    /// From now on it says so much.
+    pub fn change(&self, loudness: Loudness) {
+        // It fails where the log is gone, and nobody can hear of it.
+        let _ = self.0.reload(level_of(loudness));
+    }
+}
+
+fn level_of(loudness: Loudness) -> LevelFilter {
+    match loudness {
+        Loudness::Quiet => LevelFilter::WARN,
+        Loudness::Normal => LevelFilter::INFO,
+        Loudness::Verbose => LevelFilter::DEBUG,
+    }
+}
+
 fn log_to(terminal: &Terminal, loudness: Loudness) -> SubscriberBuilder<DefaultFields, Format, LevelFilter, Terminal> {
-    let level = match loudness {
-        Loudness::Quiet => tracing::Level::WARN,
-        Loudness::Normal => tracing::Level::INFO,
-        Loudness::Verbose => tracing::Level::DEBUG,
-    };
     tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_max_level(level_of(loudness))
         .with_target(false)
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())

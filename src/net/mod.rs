@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub use stream::{Handle, Stream};
 
@@ -99,6 +99,18 @@ impl Listener {
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         Ok(Self::Tcp(socket.into()))
+    }
+
+    /// Takes over a socket that somebody else listens with already.
+    ///
+    /// # Errors
+    /// Nobody listens with it; those of `fcntl(2)`.
+    pub fn adopt(socket: TcpListener) -> io::Result<Self> {
+        if !SockRef::from(&socket).is_listener()? {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"));
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Self::Tcp(socket))
     }
 
     /// Listens at a path, which should be in a folder that only this user may enter.

@@ -29,6 +29,9 @@ pub(super) struct Shared<'a> {
     pub(super) stop: &'a Stop,
 }
 
+/// What is said to new work when none is taken any more.
+const STOPPING: &str = "this receiver is stopping: try again later";
+
 /// How far a connection has come.
 enum State<'a> {
     /// It said nothing yet.
@@ -138,7 +141,7 @@ pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Serv
         let ending = match connection.wait_for_frame(slot) {
             // The peer would not hear the answer, and would ask again.
             Next::Frame if slot.is_cut() => Err(Ending::Closed),
-            Next::Frame => connection.serve_frame(),
+            Next::Frame => connection.serve_frame(slot),
             Next::End(ending) => Err(ending),
         };
         if let Err(ending) = ending {
@@ -202,7 +205,7 @@ impl<'a> Connection<'a> {
             if between_frames {
                 slot.set_idle(true);
                 // Set before asked: either this sees the request to stop or its maker sees this.
-                if self.shared.stop.is_asked() && !self.stream.stream.is_readable() {
+                if self.shared.stop.is_asked() && self.has_done() && !self.stream.stream.is_readable() {
                     return Next::End(Ending::Closed);
                 }
             }
@@ -228,6 +231,15 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Is nothing more to come of it once the receiver was asked to stop? Who is about to join a job may
+    /// do so: jobs that are under way may end.
+    fn has_done(&self) -> bool {
+        match &self.state {
+            State::Joined(attached) => attached.session.has_ended(),
+            State::New | State::Greeted => self.dialect == Some(Dialect::V1),
+        }
+    }
+
     /// Finds out what is spoken: the first bytes decide for good. What is no frame after them is a
     /// malformed one.
     fn find_dialect(&mut self) -> Result<(), Ending> {
@@ -245,6 +257,7 @@ impl<'a> Connection<'a> {
                 Dialect::V1 if !self.shared.config.serves_v1 => {
                     return Err(Ending::refused("protocol v1 is not spoken here: it knows no login"));
                 }
+                Dialect::V1 if self.shared.stop.is_asked() => return Err(Ending::refused(STOPPING)),
                 Dialect::V1 => {}
                 Dialect::V2 if !is_encrypted && !self.shared.config.serves_plain => {
                     self.dialect = Some(Dialect::V2);
@@ -289,7 +302,7 @@ impl<'a> Connection<'a> {
     }
 
     /// Serves the frame that is here.
-    fn serve_frame(&mut self) -> Result<(), Ending> {
+    fn serve_frame(&mut self, slot: &Slot<'_>) -> Result<(), Ending> {
         if self.is_stale() {
             return Err(Ending::Closed);
         }
@@ -323,11 +336,11 @@ impl<'a> Connection<'a> {
             }
             Request::Open(open) => {
                 self.inbox.consume(len);
-                self.open(open)?
+                self.open(open, slot)?
             }
             Request::Join(token) => {
                 self.inbox.consume(len);
-                self.join(&token)?
+                self.join(&token, slot)?
             }
             Request::Have(batch) => {
                 self.inbox.consume(len);
@@ -384,9 +397,9 @@ impl<'a> Connection<'a> {
         Ok(self.stream.reply(&Reply::Welcome { version, features: features.and(Features::OURS) }))
     }
 
-    fn open(&mut self, open: Open) -> Result<io::Result<()>, Ending> {
+    fn open(&mut self, open: Open, slot: &Slot<'_>) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("a job is opened once, after a hello")) };
-        let Shared { homes, sessions, .. } = self.shared;
+        let Shared { homes, sessions, stop, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
         let home = homes.tree();
         let store = &home.store;
@@ -395,6 +408,9 @@ impl<'a> Connection<'a> {
             store.resolve_folder(&open.directory).map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
         let is_dry = open.is_dry;
         let make_base = |base: &RemotePath, made: &Made| {
+            if stop.is_asked() {
+                return Err(STOPPING.to_owned());
+            }
             let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
         };
@@ -407,22 +423,23 @@ impl<'a> Connection<'a> {
             is_known,
             landed: landed.as_os_str().as_bytes().to_vec(),
         };
-        self.set_joined(attached)?;
+        self.set_joined(attached, slot)?;
         Ok(self.stream.reply(&reply))
     }
 
-    fn join(&mut self, token: &Token) -> Result<io::Result<()>, Ending> {
+    fn join(&mut self, token: &Token, slot: &Slot<'_>) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("a job is joined once, after a hello")) };
         let deadline = self.login_by.unwrap_or_else(Instant::now);
         // It may be waited for: what was said so far is to arrive.
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
         let attached = self.shared.sessions.join(token, deadline, self.shared.stop).map_err(Ending::refused)?;
-        self.set_joined(attached)?;
+        self.set_joined(attached, slot)?;
         Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
     }
 
-    fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
+    fn set_joined(&mut self, attached: Attached<'a>, slot: &Slot<'_>) -> Result<(), Ending> {
         self.login_by = None;
+        slot.set_session(&attached.session);
         self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);

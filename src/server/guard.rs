@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, Shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::session::Session;
 use crate::net::{Handle, Peer};
 use crate::stop::Stop;
 
@@ -35,9 +36,8 @@ impl Allowed {
 }
 
 /// The connections being served.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Guard {
-    connections_max: usize,
     inside: Mutex<BTreeMap<u64, Arc<Inside>>>,
     left: Condvar,
 }
@@ -50,6 +50,8 @@ struct Inside {
     spoke: AtomicBool,
     /// It is between two frames.
     idle: AtomicBool,
+    /// The job that it works on.
+    session: OnceLock<Arc<Session>>,
     /// It was cut off because others needed the room, or time was up.
     cut: AtomicBool,
 }
@@ -62,24 +64,23 @@ pub(super) struct Slot<'a> {
     inside: Arc<Inside>,
 }
 
-/// How long to wait between two looks at the flag that says stop, when there is no room.
+/// How long to wait between two looks at what nobody reports: the flag that says stop, how many may be
+/// inside, whether jobs have ended.
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Guard {
-    pub(super) fn new(connections_max: usize) -> Self {
-        Self { connections_max: connections_max.max(1), inside: Mutex::default(), left: Condvar::new() }
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Inside>>> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a connection in. Where there is no room, the one that was silent longest and never
-    /// sent a byte makes it; where all have spoken, waits until one leaves. `None` when asked to
-    /// stop meanwhile.
-    pub(super) fn enter(&self, handle: &Handle, peer: Peer, stop: &Stop) -> Option<Slot<'_>> {
+    /// sent a byte makes it; where all have spoken, waits until one leaves, or `connections_max`,
+    /// which may change meanwhile, has grown. `None` when asked to stop.
+    pub(super) fn enter(
+        &self, handle: &Handle, peer: Peer, connections_max: impl Fn() -> usize, stop: &Stop,
+    ) -> Option<Slot<'_>> {
         let mut inside = self.lock();
-        while inside.len() >= self.connections_max {
+        while inside.len() >= connections_max().max(1) {
             if stop.is_asked() {
                 return None;
             }
@@ -96,15 +97,29 @@ impl Guard {
         }
         let number = inside.last_key_value().map_or(0, |(last, _)| last + 1);
         let flag = AtomicBool::new;
-        let one = Arc::new(Inside { handle: handle.clone(), peer, spoke: flag(false), idle: flag(true), cut: flag(false) });
+        let session = OnceLock::new();
+        let (spoke, idle, cut) = (flag(false), flag(true), flag(false));
+        let one = Arc::new(Inside { handle: handle.clone(), peer, spoke, idle, session, cut });
         inside.insert(number, Arc::clone(&one));
         Some(Slot { guard: self, number, inside: one })
     }
 
-    /// Ends the reading of all who are between two frames; what they were sent already they still get.
+    /// Ends the reading of all who have nothing to do; what they were sent already they still get.
     pub(super) fn wake_idle(&self) {
-        for one in self.lock().values().filter(|one| one.idle.load(Ordering::SeqCst)) {
+        for one in self.lock().values().filter(|one| one.is_idle()) {
             one.handle.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Waits until nobody who is left has anything to do, at most until `deadline`.
+    pub(super) fn wait_until_idle(&self, deadline: Instant) {
+        let mut inside = self.lock();
+        while inside.values().any(|one| !one.is_idle()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            inside = self.left.wait_timeout(inside, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -131,6 +146,13 @@ impl Guard {
     }
 }
 
+impl Inside {
+    /// Is it between two frames, and in no job that goes on?
+    fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::SeqCst) && self.session.get().is_none_or(|session| session.has_ended())
+    }
+}
+
 impl Slot<'_> {
     pub(super) fn handle(&self) -> &Handle {
         &self.inside.handle
@@ -148,6 +170,12 @@ impl Slot<'_> {
     /// Notes whether the connection is between two frames.
     pub(super) fn set_idle(&self, idle: bool) {
         self.inside.idle.store(idle, Ordering::SeqCst);
+    }
+
+    /// Notes the job that it works on from now on.
+    pub(super) fn set_session(&self, session: &Arc<Session>) {
+        // A connection joins once.
+        let _ = self.inside.session.set(Arc::clone(session));
     }
 
     /// Was it cut off from our side?

@@ -252,7 +252,8 @@ impl Receiver<'_> {
         }
         let on_existing = session.on_existing();
         if is_in_one_piece(&put.range, identity.size) {
-            let incoming = session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
+            let incoming =
+                session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
             return Ok(Arc::new(incoming));
         }
         // What is at its path may say something else by now: a time cut short, or a change by others.

@@ -5,6 +5,7 @@ mod finish;
 mod guard;
 mod handlers;
 mod homes;
+mod live;
 mod session;
 
 use std::io;
@@ -18,6 +19,7 @@ pub use guard::Allowed;
 use guard::Guard;
 pub use homes::Homes;
 pub use ipnet::IpNet;
+pub use live::LiveConfig;
 use session::Sessions;
 
 use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
@@ -83,20 +85,24 @@ pub enum Served {
     Unfinished,
 }
 
-/// Serves connections until asked to stop, then lets frames that are under way end.
+/// Serves connections until asked to stop, then lets jobs and frames that are under way end.
 ///
 /// # Errors
 /// The listener failed.
-pub fn serve(listener: &Listener, homes: &Homes, config: &Config, stop: &Stop) -> io::Result<Served> {
+pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop) -> io::Result<Served> {
     raise_descriptor_limit();
-    let guard = Guard::new(config.connections_max);
+    let at_start = live.current();
+    let guard = Guard::default();
     let cut = AtomicBool::new(false);
-    let sessions = Sessions::new(config.ticket);
-    let shared = Shared { homes, config, sessions: &sessions, stop };
+    let sessions = Sessions::new(at_start.ticket);
+    // Jobs that are under way may need further connections after `stop`, until this is asked.
+    let closing = Stop::new()?;
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
-            .spawn_scoped(scope, || homes.adopt(config.keep_incoming, &mut || !stop.is_asked()))?;
+            .spawn_scoped(scope, || homes.adopt(at_start.keep_incoming, &mut || !stop.is_asked()))?;
+        let draining =
+            thread::Builder::new().name("drain".to_owned()).spawn_scoped(scope, || drain(&guard, live, stop, &closing))?;
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
             while !stop.wait(SWEEP_EVERY) {
                 sessions.sweep();
@@ -106,25 +112,26 @@ pub fn serve(listener: &Listener, homes: &Homes, config: &Config, stop: &Stop) -
                 }
             }
         })?;
-        let only = match config.ticket {
+        let only = match at_start.ticket {
             None => None,
             Some(_) => Some(thread::Builder::new().name("job".to_owned()).spawn_scoped(scope, || {
-                let ended = sessions.wait_for_end(stop);
+                let ended = sessions.wait_for_end(&closing);
                 stop.ask();
                 ended
             })?),
         };
         let accepted = loop {
-            let (socket, peer) = match listener.accept(stop) {
+            let (socket, peer) = match listener.accept(&closing) {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => break Ok(()),
                 Err(error) if is_want_of_room(&error) => {
                     tracing::warn!("can't take a connection: {error}; waiting for others to end");
-                    stop.wait(Duration::from_millis(100));
+                    closing.wait(Duration::from_millis(100));
                     continue;
                 }
                 Err(error) => break Err(error),
             };
+            let config = live.current();
             if let Peer::Host(address) = peer
                 && !config.allowed.holds(address.ip())
             {
@@ -132,9 +139,11 @@ pub fn serve(listener: &Listener, homes: &Homes, config: &Config, stop: &Stop) -
                 continue;
             }
             let Ok(stream) = listener.stream(socket, config.stall) else { continue };
-            let Some(slot) = guard.enter(stream.handle(), peer, stop) else { break Ok(()) };
-            let cut = &cut;
+            let connections_max = || live.current().connections_max;
+            let Some(slot) = guard.enter(stream.handle(), peer, connections_max, &closing) else { break Ok(()) };
+            let (cut, sessions) = (&cut, &sessions);
             let serve = move || {
+                let shared = Shared { homes, config: &config, sessions, stop };
                 if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }
@@ -145,7 +154,11 @@ pub fn serve(listener: &Listener, homes: &Homes, config: &Config, stop: &Stop) -
             }
         };
         stop.ask();
-        if !drain(&guard, config.drain) {
+        let deadline = draining.join().unwrap_or_else(|_| Instant::now());
+        // Those who came last, and those who have nothing to do.
+        guard.wake_idle();
+        if !guard.wait_until_empty(deadline) {
+            guard.cut_all();
             cut.store(true, Ordering::Relaxed);
         }
         accepted.map(|()| only.map(|only| only.join().unwrap_or_default()))
@@ -172,15 +185,15 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Wakes those who wait between frames, gives the others some time, and cuts what is left; true
-/// when nothing was.
-fn drain(guard: &Guard, patience: Duration) -> bool {
+/// Waits until asked to stop; from then on until all is done that is under way, or time is up. Then nobody
+/// is taken in any more. Gives the time by which all must have left.
+fn drain(guard: &Guard, live: &LiveConfig, stop: &Stop, closing: &Stop) -> Instant {
+    while !stop.wait(SWEEP_EVERY) {}
+    let deadline = Instant::now() + live.current().drain;
     guard.wake_idle();
-    let ended = guard.wait_until_empty(Instant::now() + patience);
-    if !ended {
-        guard.cut_all();
-    }
-    ended
+    guard.wait_until_idle(deadline);
+    closing.ask();
+    deadline
 }
 
 fn is_want_of_room(error: &io::Error) -> bool {

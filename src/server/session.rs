@@ -290,7 +290,7 @@ impl Session {
     }
 
     /// Has it come to its end?
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.finish.outcome().is_some()
     }
 

@@ -11,3 +11,4 @@ mod frames;
 mod login;
 mod places;
 mod slow;
+mod stop;

@@ -1,18 +1,20 @@
 //! Every flag of `recv`, and the configuration that they make.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version};
 use parallel_transfer::limits::CONNECTIONS_MAX;
-use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::host_key::HostKey;
+use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet};
 use parallel_transfer::terminal::Loudness;
 
+use crate::fence::Fence;
 use crate::incoming;
 
 const EXAMPLES: &str = "\
@@ -23,6 +25,8 @@ Examples:
           receive below /srv/in, from that network as well
   recv --port 0 --once
           receive one job from whoever gets the ticket that this prints
+  recv --config /etc/parallel-transfer/recv.toml
+          receive as that file says
   recv incoming list
           show what was not received whole, and is kept to be gone on with
   recv --port 9000 --root /
@@ -35,22 +39,22 @@ Exit codes: 0 stopped with nothing cut short, or the one job is done; 1 failed; 
 
 /// Receive files and whole trees over many connections at once.
 #[derive(Debug, Parser)]
-#[command(name = "recv", version, after_help = EXAMPLES, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+#[command(name = "recv", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
-    /// The port to listen on; 0 picks a free one
-    #[arg(long, value_name = "N", required = true)]
+    /// The port to listen on; 0 picks a free one [default: the socket that a service manager passes]
+    #[arg(long, value_name = "N")]
     port: Option<u16>,
 
     /// The address to listen on [default: all]
     #[arg(long, value_name = "IP")]
-    pub(crate) addr: Option<IpAddr>,
+    addr: Option<IpAddr>,
 
     /// 4: listen on IPv4 only; 6: on IPv6, and IPv4 through it [default: 6 where there is IPv6]
     #[arg(long = "ip_ver", alias = "ip-ver", value_name = "4|6", value_parser = parse_ip_version)]
-    pub(crate) ip_ver: Option<IpVersion>,
+    ip_ver: Option<IpVersion>,
 
     /// The folder to receive into: nothing outside of it is touched [default: the current one]
     #[arg(long, value_name = "DIR")]
@@ -85,6 +89,14 @@ pub(crate) struct Args {
     #[arg(long = "keep_incoming", alias = "keep-incoming", value_name = "TIME", value_parser = parse_duration)]
     keep_incoming: Option<Duration>,
 
+    /// Read what is not said here from this file (TOML: keys are the names of flags); SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Don't have the kernel keep this process to its root, its state folder and the folder of --config
+    #[arg(long = "no_fence", alias = "no-fence")]
+    no_fence: bool,
+
     /// Log only what was refused or failed
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -102,10 +114,37 @@ pub(crate) enum Command {
     Incoming(incoming::Command),
 }
 
+/// What SIGHUP can't change. All other flags may be changed in the file of `--config`.
+pub(crate) const FIXED: [&str; 8] = ["port", "addr", "ip_ver", "root", "once", "state_dir", "keep_incoming", "no_fence"];
+
 impl Args {
-    /// The port to listen on: there is one where there is no command.
-    pub(crate) fn port(&self) -> u16 {
-        self.port.unwrap_or_default()
+    /// Where it listens: with the socket that was passed, or at a port.
+    pub(crate) fn listener(&self, passed: Option<Listener>) -> anyhow::Result<Listener> {
+        let Some(passed) = passed else {
+            let port = self.port.unwrap_or_else(|| {
+                let why = "a port to listen on is needed: --port <N>";
+                Self::command().error(ErrorKind::MissingRequiredArgument, why).exit()
+            });
+            return Listener::bind(self.addr, port, self.ip_ver).with_context(|| match self.addr {
+                Some(addr) => format!("can't listen on {addr} port {port}"),
+                None => format!("can't listen on port {port}"),
+            });
+        };
+        if self.port.is_some() || self.addr.is_some() || self.ip_ver.is_some() {
+            tracing::warn!("--port, --addr and --ip_ver don't count: a socket was passed by the service manager");
+        }
+        Ok(passed)
+    }
+
+    /// The folders that this process needs, if it is to be kept to them.
+    pub(crate) fn fence(&self, root: &Path) -> Option<Fence> {
+        // What comes in the place of the file has another inode.
+        let folder = self.config.as_deref().and_then(|file| std::path::absolute(file).ok()?.parent().map(Path::to_owned));
+        let fence = Fence {
+            trees: [Some(root.to_owned()), self.state_dir()].into_iter().flatten().collect(),
+            readable: folder.into_iter().collect(),
+        };
+        (!self.no_fence).then_some(fence)
     }
 
     pub(crate) fn loudness(&self) -> Loudness {

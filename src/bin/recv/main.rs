@@ -1,22 +1,28 @@
 //! `recv`: flags → receiver → exit code.
 
 mod args;
+mod config;
+mod fence;
 mod incoming;
+mod reload;
+mod service;
 
+use std::ffi::OsString;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::ADDRESSES_MAX;
-use parallel_transfer::net::Listener;
 use parallel_transfer::path::Escaped;
-use parallel_transfer::server::{self, Allowed, Homes, Served};
+use parallel_transfer::server::{self, Allowed, Homes, LiveConfig, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
@@ -24,12 +30,16 @@ use parallel_transfer::terminal::{self, Terminal};
 use parallel_transfer::ticket::Ticket;
 
 use args::{Args, Command};
+use config::Refused;
+use fence::Drawn;
+use reload::Reload;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    Terminal::for_recv(args.loudness());
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let (args, matches) = parse(&arguments);
+    let level = Terminal::for_recv(args.loudness());
     let done = match &args.command {
-        None => run(&args),
+        None => run(&args, |live, status| Reload { arguments, matches, live, level, status }),
         Some(Command::Incoming(command)) => incoming::run(command),
     };
     let verdict = done.unwrap_or_else(|error| {
@@ -39,10 +49,24 @@ fn main() -> ExitCode {
     ExitCode::from(verdict.code())
 }
 
-fn run(args: &Args) -> anyhow::Result<Verdict> {
+/// The flags; a command line or a configuration that makes no sense ends here.
+fn parse(arguments: &[OsString]) -> (Args, ArgMatches) {
+    let parsed = config::parse(arguments).and_then(|matches| {
+        let args = Args::from_arg_matches(&matches).map_err(Refused::CommandLine)?;
+        Ok((args, matches))
+    });
+    parsed.unwrap_or_else(|refused| match refused {
+        Refused::CommandLine(error) => error.exit(),
+        Refused::File(why) => Args::command().error(ErrorKind::ValueValidation, why).exit(),
+    })
+}
+
+fn run(args: &Args, reload: impl FnOnce(Arc<LiveConfig>, String) -> Reload) -> anyhow::Result<Verdict> {
+    let passed = service::take_socket()?;
     let umask = take_umask();
     let mut config = args.config()?;
     let root = Escaped::path(&config.root).to_string();
+    let listener = args.listener(passed)?;
     let mut store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
     let key = args.host_key()?;
     config.tls = Some(key.server());
@@ -52,16 +76,13 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     {
         tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
     }
-    let listener = Listener::bind(args.addr, args.port(), args.ip_ver).with_context(|| match args.addr {
-        Some(addr) => format!("can't listen on {addr} port {}", args.port()),
-        None => format!("can't listen on port {}", args.port()),
-    })?;
     store.keep_index_below(args.state_dir().as_deref());
+    fence_in(args, store.path());
     let stop = Arc::new(Stop::new()?);
     let signalled = Arc::new(AtomicBool::new(false));
-    listen_to_signals(&stop, &signalled)?;
     let address = listener.address().context("the socket has no address")?;
-    let mut lines = vec![format!("listening on {address}, root {}", Escaped::path(store.path()))];
+    let status = format!("listening on {address}, root {}", Escaped::path(store.path()));
+    let mut lines = vec![status.clone()];
     if args.once {
         let ticket = Ticket {
             addresses: reachable_at(address.ip())?,
@@ -77,8 +98,11 @@ fn run(args: &Args) -> anyhow::Result<Verdict> {
     } else {
         lines.push(format!("host key {}", key.fingerprint()));
     }
+    let live = Arc::new(LiveConfig::new(config));
+    listen_to_signals(&stop, &signalled, reload(Arc::clone(&live), status.clone()))?;
     terminal::print_lines(&lines).context("can't say where this listens: standard output")?;
-    Ok(match server::serve(&listener, &Homes::of(store), &config, &stop)? {
+    service::tell_ready(&status);
+    Ok(match server::serve(&listener, &Homes::of(store), &live, &stop)? {
         Served::Whole => Verdict::Complete,
         Served::Partial => Verdict::Partial,
         Served::Unfinished if signalled.load(Ordering::Relaxed) => Verdict::Interrupted,
@@ -105,10 +129,29 @@ fn reachable_at(address: IpAddr) -> anyhow::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-fn listen_to_signals(stop: &Arc<Stop>, signalled: &Arc<AtomicBool>) -> anyhow::Result<()> {
+/// Keeps this process to its folders, as far as the kernel can.
+fn fence_in(args: &Args, root: &Path) {
+    let Some(fence) = args.fence(root) else { return };
+    if let Some(folder) = args.state_dir().filter(|folder| folder.is_dir()) {
+        // What waits in unnamed files would be outside otherwise.
+        let _ = tempfile::env::override_temp_dir(&folder);
+    }
+    match fence.draw() {
+        Ok(Drawn::Full) => tracing::debug!("fence: this process is kept to its folders (Landlock)"),
+        Ok(Drawn::Partial) => tracing::debug!("fence: this process is kept to its folders as far as this kernel can (Landlock)"),
+        Ok(Drawn::None) => tracing::debug!("fence: none, this kernel has no Landlock, or one before Linux 5.19"),
+        Err(error) => tracing::warn!("fence: none, the kernel refuses it: {error}"),
+    }
+}
+
+fn listen_to_signals(stop: &Arc<Stop>, signalled: &Arc<AtomicBool>, reload: Reload) -> anyhow::Result<()> {
     let (signals, stop, signalled) = (signals::listen()?, Arc::clone(stop), Arc::clone(signalled));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        signals::forward(signals, &stop, || signalled.store(true, Ordering::Relaxed));
+        let tell = || {
+            signalled.store(true, Ordering::Relaxed);
+            service::tell_stopping();
+        };
+        signals::forward(signals, &stop, tell, Some(&|| reload.run()));
         #[allow(clippy::disallowed_methods, reason = "asked a second time, and at once")]
         std::process::exit(i32::from(Verdict::Interrupted.code()));
     })?;

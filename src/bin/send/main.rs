@@ -136,7 +136,7 @@ fn start(args: &Args, job: &Job, landed: &mut String, progress: &Progress, stop:
 fn listen_to_signals(stop: &Arc<Stop>) -> anyhow::Result<()> {
     let (signals, stop) = (signals::listen()?, Arc::clone(stop));
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        signals::forward(signals, &stop, || ());
+        signals::forward(signals, &stop, || (), None);
         #[allow(clippy::disallowed_methods, reason = "asked a second time, and at once")]
         std::process::exit(i32::from(Verdict::Interrupted.code()));
     })?;
