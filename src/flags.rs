@@ -1,6 +1,7 @@
 //! Values of flags: sizes, times, versions.
 
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -70,6 +71,16 @@ pub fn parse_ip_version(text: &str) -> Result<IpVersion, String> {
     }
 }
 
+/// Where to listen, from `9100`, which means this machine alone, `192.0.2.7:9100` or `[::]:9100`.
+///
+/// # Errors
+/// Anything else.
+pub fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .or_else(|_| text.parse().map(|port: u16| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)))
+        .map_err(|_| format!("'{text}' is neither a port like 9100 nor an address with one like 192.0.2.7:9100"))
+}
+
 /// This program's folder below `chosen`, or below `usual` in the user's home where nothing absolute was
 /// chosen; `None` where there is no home either (XDG Base Directory Specification).
 #[must_use]
@@ -125,6 +136,18 @@ mod tests {
         }
         for text in ["0", "-1", "", "M", "1X", "1MiX", "1.5.5M", "1e3", "0.0001", "99999E", "inf", "nan", "1,5M"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_listens_on_this_machine_alone() {
+        for (text, address) in
+            [("9100", "127.0.0.1:9100"), ("0", "127.0.0.1:0"), ("0.0.0.0:9100", "0.0.0.0:9100"), ("[::]:1", "[::]:1")]
+        {
+            assert_eq!(parse_listen(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for text in ["", ":9100", "65536", "-1", "host:9100", "127.0.0.1", "::1", "http://127.0.0.1:9100"] {
+            assert!(parse_listen(text).is_err(), "{text}");
         }
     }
 

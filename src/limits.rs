@@ -398,6 +398,21 @@ pub const KNOWN_HOSTS_WAIT: Duration = Duration::from_secs(5);
 /// How soon it is asked for again.
 pub const KNOWN_HOSTS_POLL: Duration = Duration::from_millis(10);
 
+/// Who reads a receiver's numbers at once: a scraper or two. Who has waited longest makes room.
+pub const METRICS_VISITORS_MAX: usize = 16;
+
+/// Bytes of a request for a receiver's numbers: scrapers send some hundred.
+pub const METRICS_REQUEST_LEN_MAX: usize = 8 * 1024;
+
+/// How long such a request may take, its answer included.
+pub const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Days whose log files are kept where `--log_keep` does not say.
+pub const LOG_KEEP_DAYS_DEFAULT: u32 = 30;
+
+/// Days that `--log_keep` may ask for: a century.
+pub const LOG_KEEP_DAYS_MAX: u32 = 36_525;
+
 const _: () = {
     assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);
     assert!(WINDOW_FRAMES_MAX * WIRE_REPLY_LEN_MAX <= REPLIES_LEN_MAX);

@@ -1,24 +1,31 @@
 //! All that a person sees: the bar, the log lines, the summary, the JSON object.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
 
+mod log;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{self, DefaultFields, Format};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields as _, MakeWriter, SubscriberBuilder};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
-use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
+
+use log::Log;
 
 use crate::exit::Verdict;
 use crate::path::RemotePath;
-use crate::progress::Progress;
+use crate::progress::{Counter, Progress};
 use crate::stop::Stop;
 
 /// Time between two looks at the progress.
@@ -48,6 +55,36 @@ impl Loudness {
             (false, _) => Self::Verbose,
         }
     }
+
+    fn level(self) -> tracing::Level {
+        match self {
+            Self::Quiet => tracing::Level::WARN,
+            Self::Normal => tracing::Level::INFO,
+            Self::Verbose => tracing::Level::DEBUG,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A sentence a line.
+    Human,
+    /// A JSON object a line.
+    Json,
+}
+
+/// How a program that runs on its own keeps its log.
+#[derive(Debug, Clone)]
+pub struct Logging<'a> {
+    /// How much it says; an audit trail that was asked for is always in it.
+    pub loudness: Loudness,
+    /// How its lines look.
+    pub format: LogFormat,
+    /// Where they go, to a file of each day, instead of standard error.
+    pub file: Option<&'a Path>,
+    /// For how many days such files are kept.
+    pub keep_days: u32,
 }
 
 /// The standard error stream, and perhaps a bar on it.
@@ -72,12 +109,25 @@ impl Terminal {
         terminal
     }
 
-    /// Takes over the log of a program that runs on its own: its lines say when.
-    #[must_use]
-    pub fn for_recv(loudness: Loudness) -> LogLevel {
-        let (level, handle) = reload::Layer::new(level_of(loudness));
-        log_to(&Self { bar: ProgressBar::hidden() }, Loudness::Verbose).finish().with(level).init();
-        LogLevel(handle)
+    /// Takes over the log of a program that runs on its own: its lines say when. Gives what its
+    /// log says, and the number of lines that could not be written, which grows on.
+    ///
+    /// # Errors
+    /// There is no such log file to be had.
+    pub fn for_recv(logging: &Logging<'_>) -> io::Result<(LogLevel, Arc<Counter>)> {
+        let log = match logging.file {
+            None => Log::to_stderr(),
+            Some(path) => Log::to_file(path, logging.keep_days)?,
+        };
+        let lost = log.lost();
+        let lines = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(log);
+        let lines = match logging.format {
+            LogFormat::Human => lines.with_target(false).with_ansi(logging.file.is_none() && io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        };
+        let (wanted, handle) = reload::Layer::new(wanted(logging.loudness));
+        tracing_subscriber::registry().with(wanted).with(lines).init();
+        Ok((LogLevel(handle), lost))
     }
 
     /// Shows `progress` until `done`.
@@ -100,29 +150,24 @@ impl Terminal {
 
 /// How much the log of a program says that runs on its own.
 #[derive(Debug)]
-pub struct LogLevel(
-    reload::Handle<LevelFilter, tracing_subscriber::fmt::Subscriber<DefaultFields, Format, LevelFilter, Terminal>>,
-);
+pub struct LogLevel(reload::Handle<Targets, Registry>);
 
 impl LogLevel {
     /// From now on it says so much.
     pub fn change(&self, loudness: Loudness) {
         // It fails where the log is gone, and nobody can hear of it.
-        let _ = self.0.reload(level_of(loudness));
+        let _ = self.0.reload(wanted(loudness));
     }
 }
 
-fn level_of(loudness: Loudness) -> LevelFilter {
-    match loudness {
-        Loudness::Quiet => LevelFilter::WARN,
-        Loudness::Normal => LevelFilter::INFO,
-        Loudness::Verbose => LevelFilter::DEBUG,
-    }
+/// What is logged: who did what always, where it is said at all.
+fn wanted(loudness: Loudness) -> Targets {
+    Targets::new().with_default(loudness.level()).with_target("audit", tracing::Level::INFO)
 }
 
 fn log_to(terminal: &Terminal, loudness: Loudness) -> SubscriberBuilder<DefaultFields, Format, LevelFilter, Terminal> {
     tracing_subscriber::fmt()
-        .with_max_level(level_of(loudness))
+        .with_max_level(loudness.level())
         .with_target(false)
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal())

@@ -143,21 +143,27 @@ impl Listener {
             if stop.is_asked() {
                 return Ok(None);
             }
-            let accepted = match self {
-                Self::Tcp(listener) => {
-                    listener.accept().map(|(stream, address)| (Socket::from(stream), Peer::Host(plain(address))))
-                }
-                Self::Unix(listener) => listener.accept().map(|(stream, _)| (Socket::from(stream), Peer::Local)),
-            };
-            match accepted {
-                // The peer left before it was taken in.
-                Err(error) if is_passing(&error) => {}
-                Ok((socket, peer)) => {
-                    socket.set_nonblocking(false)?;
-                    return Ok(Some((socket, peer)));
-                }
-                Err(error) => return Err(error),
+            if let Some((socket, peer)) = self.try_accept()? {
+                socket.set_nonblocking(false)?;
+                return Ok(Some((socket, peer)));
             }
+        }
+    }
+
+    /// Takes a connection that is there already; `None` where there is none.
+    ///
+    /// # Errors
+    /// Those of `accept(2)`.
+    pub fn try_accept(&self) -> io::Result<Option<(Socket, Peer)>> {
+        let accepted = match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, address)| (Socket::from(stream), Peer::Host(plain(address)))),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| (Socket::from(stream), Peer::Local)),
+        };
+        match accepted {
+            Ok(accepted) => Ok(Some(accepted)),
+            // The peer left before it was taken in.
+            Err(error) if is_passing(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::audit::Audit;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
 use super::homes::Homes;
+use super::metrics::Metrics;
 use super::session::{Attached, Session, Sessions};
 use super::{Config, Served, finish};
 use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, LOGIN_TIMEOUT, STALE_AFTER};
@@ -26,6 +28,7 @@ pub(super) struct Shared<'a> {
     pub(super) homes: &'a Homes,
     pub(super) config: &'a Config,
     pub(super) sessions: &'a Sessions,
+    pub(super) metrics: &'a Metrics,
     pub(super) stop: &'a Stop,
 }
 
@@ -50,6 +53,7 @@ struct Connection<'a> {
     login_by: Option<Instant>,
     folders: Folders,
     peer: Peer,
+    audit: Audit<'a>,
     /// When a frame was served last.
     served: Instant,
     /// What it speaks, once that is known.
@@ -131,12 +135,14 @@ pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Serv
         login_by: None,
         folders: Folders::default(),
         peer,
+        audit: Audit::new(shared.config.audits, peer, shared.metrics),
         served: Instant::now(),
         dialect: None,
         inbox: Inbox::default(),
         stream: Answering { stream, waited: Duration::ZERO, answers: Vec::new(), waiting: 0, since: None },
     };
     tracing::debug!("{peer}: connected");
+    connection.audit.connected();
     let ending = loop {
         let ending = match connection.wait_for_frame(slot) {
             // The peer would not hear the answer, and would ask again.
@@ -155,6 +161,9 @@ pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Serv
         Ending::Broken { .. } if cut => {}
         Ending::Refused { .. } | Ending::Broken { .. } => tracing::warn!("{peer}: {ending}"),
     }
+    if let Ending::Refused { why } = &ending {
+        connection.audit.refused(why);
+    }
     if let (Ending::Refused { why }, Some(Dialect::V2)) = (&ending, connection.dialect) {
         // The reason goes before the close, so that it arrives.
         let _ = connection.stream.reply(&Reply::Refused(why.clone()));
@@ -165,6 +174,7 @@ pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Serv
     if matches!(ending, Ending::Refused { .. } | Ending::Foreign) && !cut {
         slot.handle().close_in_order();
     }
+    connection.audit.disconnected();
     // Woken between two frames, it may have been about to read the next.
     if mid_frame && (cut || shared.stop.is_asked()) { Served::Cut } else { Served::Whole }
 }
@@ -309,20 +319,26 @@ impl<'a> Connection<'a> {
         let Some((request, len)) = self.decode().map_err(Ending::refused)? else { return Ok(()) };
         let answered = match request {
             Request::MakeDirectories(names) => {
-                let done = handlers::make_directories(&self.shared.homes.tree().store, names, self.peer);
+                let done = handlers::make_directories(&self.shared.homes.tree().store, names, &self.audit);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::CreateFiles(names) => {
-                let done = handlers::create_files(&self.shared.homes.tree().store, names, self.peer);
+                let done = handlers::create_files(&self.shared.homes.tree().store, names, &self.audit);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
-                let store = &self.shared.homes.tree().store;
-                let digest = handlers::write(store, &mut self.inbox, &mut self.stream, &name, range)?;
+                let digest = handlers::write(
+                    &self.shared.homes.tree().store,
+                    &mut self.inbox,
+                    &mut self.stream,
+                    &name,
+                    range,
+                    &self.audit,
+                )?;
                 self.stream.answer(&digest.to_hex())
             }
             Request::Put(put) => {
@@ -357,7 +373,7 @@ impl<'a> Connection<'a> {
             Request::Describe(entry) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let answer = handlers::describe(&mut self.folders, &session, &entry);
+                let answer = handlers::describe(&mut self.folders, &session, &entry, &self.audit);
                 self.stream.reply(&Reply::Answer(answer))
             }
             Request::Finish => {
@@ -418,6 +434,9 @@ impl<'a> Connection<'a> {
         let landed = store.path().join(attached.session.base.as_path());
         let landed = if attached.session.base.is_root() { store.path() } else { &landed };
         self.log(&format!("a job for {}", Escaped::path(landed)));
+        if !is_known {
+            self.audit.opened(&attached.session);
+        }
         let reply = Reply::Opened {
             is_new: attached.session.is_new && !is_known,
             is_known,
@@ -440,6 +459,7 @@ impl<'a> Connection<'a> {
     fn set_joined(&mut self, attached: Attached<'a>, slot: &Slot<'_>) -> Result<(), Ending> {
         self.login_by = None;
         slot.set_session(&attached.session);
+        self.audit.joined(&attached.session);
         self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);
@@ -451,15 +471,16 @@ impl<'a> Connection<'a> {
             return Err(Ending::refused("a request before a job was joined"));
         };
         let waited = self.stream.waited;
-        let receiver = handlers::Receiver { session, folders: &mut self.folders };
+        let receiver = handlers::Receiver { session, folders: &mut self.folders, audit: &self.audit };
         let answer = receiver.put(&mut self.inbox, &mut self.stream, &put);
         session.counts.receiving.add(self.stream.waited - waited);
+        self.shared.metrics.receiving.add(self.stream.waited - waited);
         answer
     }
 
     fn finish(&mut self, session: &Session) -> io::Result<()> {
         let stream = &mut self.stream;
-        let finished = finish::finish(session, &mut |reply| {
+        let finished = finish::finish(session, &self.audit, &mut |reply| {
             stream.reply(reply)?;
             stream.send_answers()
         });

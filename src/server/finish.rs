@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use std::thread;
 use std::time::Instant;
 
+use super::audit::Audit;
 use super::session::Session;
 use crate::entry::Kind;
 use crate::limits::{FAILURES_KEPT_MAX, HEARTBEAT};
@@ -87,7 +88,7 @@ impl Speaker<'_> {
 ///
 /// # Errors
 /// Those of `send`. The session ends all the same.
-pub(super) fn finish(session: &Session, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn finish(session: &Session, audit: &Audit<'_>, send: &mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<()> {
     let mut speaker = Speaker { send, spoke: Instant::now(), result: Ok(()) };
     let outcome = loop {
         let mut state = session.finish.lock();
@@ -96,7 +97,8 @@ pub(super) fn finish(session: &Session, send: &mut dyn FnMut(&Reply) -> io::Resu
             State::Open => {
                 *state = State::Running;
                 drop(state);
-                let outcome = Arc::new(work(session, &mut speaker));
+                let outcome = Arc::new(work(session, audit, &mut speaker));
+                audit.job_ended(&outcome.totals);
                 *session.finish.lock() = State::Done(Arc::clone(&outcome));
                 session.finish.changed.notify_all();
                 break outcome;
@@ -114,12 +116,13 @@ pub(super) fn finish(session: &Session, send: &mut dyn FnMut(&Reply) -> io::Resu
     speaker.result
 }
 
-fn work(session: &Session, speaker: &mut Speaker<'_>) -> Outcome {
+fn work(session: &Session, audit: &Audit<'_>, speaker: &mut Speaker<'_>) -> Outcome {
     let store = &session.home.store;
     *session.finish.is_shut.write().unwrap_or_else(PoisonError::into_inner) = true;
     let mut failed = Vec::new();
     let mut fail = |path: &RemotePath, reason: String| {
         session.counts.failed.add(1);
+        audit.failed(path, &reason);
         if failed.len() < FAILURES_KEPT_MAX {
             // As the client knows it: below the session's folder.
             failed.push((path.strip(&session.base).unwrap_or_else(RemotePath::root), reason));
@@ -140,7 +143,11 @@ fn work(session: &Session, speaker: &mut Speaker<'_>) -> Outcome {
     let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));
     let applied = pending.apply(store, &session.made, session.on_existing(), &mut |event| {
         match event {
-            Event::Made(entry) => session.counts.links.add(u64::from(!matches!(entry.kind, Kind::Directory { .. }))),
+            Event::Made(entry) if matches!(entry.kind, Kind::Directory { .. }) => {}
+            Event::Made(entry) => {
+                session.counts.links.add(1);
+                audit.made_link(&entry.path);
+            }
             Event::Failed(path, reason) => fail(path, reason),
             // A folder that was there before may be somebody else's.
             Event::Noted(path, _) if *path == session.base && !session.is_new => {}

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use super::audit::Audit;
 use super::session::Session;
 use crate::digest::Digest;
 use crate::entry::{Entry, Identity, Kind};
 use crate::limits::{HEARTBEAT, JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
-use crate::net::{self, Peer};
+use crate::net;
 use crate::path::Escaped;
 use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
 use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
@@ -65,19 +66,33 @@ impl fmt::Display for Ending {
 }
 
 /// Makes folders, up to the first that can't be made; true when all are there.
-pub(super) fn make_directories(store: &Store, names: Names<'_>, peer: Peer) -> bool {
-    try_all(names, peer, "make folder", |name| store.make_directory(&store.resolve(name)?))
+pub(super) fn make_directories(store: &Store, names: Names<'_>, audit: &Audit<'_>) -> bool {
+    try_all(names, audit, ("make folder", "mkdir"), |name| {
+        let path = store.resolve(name)?;
+        store.make_directory(&path)?;
+        audit.made_folder(&path);
+        Ok(())
+    })
 }
 
 /// Creates files, up to the first that can't be created; true when all were.
-pub(super) fn create_files(store: &Store, names: Names<'_>, peer: Peer) -> bool {
-    try_all(names, peer, "create file", |name| store.create(&store.resolve(name)?))
+pub(super) fn create_files(store: &Store, names: Names<'_>, audit: &Audit<'_>) -> bool {
+    try_all(names, audit, ("create file", "create"), |name| {
+        let path = store.resolve(name)?;
+        store.create(&path)?;
+        audit.created(&path);
+        Ok(())
+    })
 }
 
-fn try_all(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) -> Result<(), store::Error>) -> bool {
+fn try_all(
+    names: Names<'_>, audit: &Audit<'_>, (act, event): (&str, &'static str), make: impl Fn(&[u8]) -> Result<(), store::Error>,
+) -> bool {
     for name in names.iter() {
         if let Err(error) = make(name) {
-            tracing::warn!("{peer}: refused to {act} '{}': {error}", Escaped::start_of(name));
+            let name = Escaped::start_of(name);
+            tracing::warn!("{}: refused to {act} '{name}': {error}", audit.peer());
+            audit.refused_name(event, name, &error);
             return false;
         }
     }
@@ -87,13 +102,16 @@ fn try_all(names: Names<'_>, peer: Peer, act: &str, make: impl Fn(&[u8]) -> Resu
 /// Writes the payload that follows, from `inbox` and then from `stream`, to a range of a file; gives
 /// its digest.
 pub(super) fn write(
-    store: &Store, inbox: &mut Inbox, stream: &mut impl io::Read, name: &[u8], range: Range<u64>,
+    store: &Store, inbox: &mut Inbox, stream: &mut impl io::Read, name: &[u8], range: Range<u64>, audit: &Audit<'_>,
 ) -> Result<Digest, Ending> {
     let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped::start_of(name));
-    let opened = store.resolve(name).and_then(|path| store.open_created(&path));
-    let file = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
+    let opened = store.resolve(name).and_then(|path| Ok((store.open_created(&path)?, path)));
+    let (file, path) = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
     match pump::stream_to_file(inbox, stream, &file, range.start, range.end - range.start) {
-        Ok(digest) => Ok(digest),
+        Ok(digest) => {
+            audit.wrote(&path, range.end - range.start);
+            Ok(digest)
+        }
         Err(PumpError::File(error)) => Err(Ending::refused(format!("{}: {error}", describe()))),
         Err(PumpError::Stream(error)) => Err(Ending::broken(describe(), &error)),
     }
@@ -146,7 +164,7 @@ fn beating(stream: &mut impl Beating) -> impl FnMut() {
 }
 
 /// Takes note of a folder, which is made, or of a link.
-pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry) -> Answer {
+pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry, audit: &Audit<'_>) -> Answer {
     let Some(_open) = session.finish.hold_open() else { return too_late() };
     if session.open.is_dry {
         return only_asking();
@@ -166,6 +184,7 @@ pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry) 
             Kind::Directory { .. } => {
                 store.make_described_folder(folders, &entry.path)?;
                 session.counts.folders.add(1);
+                audit.made_folder(&entry.path);
             }
             Kind::HardLink { to } => *to = session.base.join(to)?,
             Kind::Symlink { .. } | Kind::File { .. } => {}
@@ -174,7 +193,10 @@ pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry) 
     })();
     match described {
         Ok(()) => Answer::of(Status::Stored),
-        Err(error) => refused(&error),
+        Err(error) => {
+            audit.refused_entry(session, &entry.path, &error);
+            refused(&error)
+        }
     }
 }
 
@@ -194,6 +216,7 @@ fn refused(error: &store::Error) -> Answer {
 pub(super) struct Receiver<'a> {
     pub(super) session: &'a Session,
     pub(super) folders: &'a mut Folders,
+    pub(super) audit: &'a Audit<'a>,
 }
 
 /// A stream whose other end can be told that work goes on.
@@ -230,6 +253,7 @@ impl Receiver<'_> {
         };
         self.session.counts.verifying.add(times.digest);
         self.session.counts.writing.add(times.file);
+        self.audit.put(self.session, put, &times, &answer);
         answer.map_err(|error| {
             let what = format!("range {}..{} of {}", put.range.start, put.range.end, put.path);
             match error.kind() {

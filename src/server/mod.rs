@@ -1,29 +1,36 @@
 //! The receiver: accepts connections, serves each in a thread of its own, ends in order.
 
+mod audit;
 mod connection;
 mod finish;
 mod guard;
 mod handlers;
 mod homes;
 mod live;
+mod metrics;
+mod scrape;
 mod session;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use audit::Audit;
 use connection::Shared;
 pub use guard::Allowed;
 use guard::Guard;
 pub use homes::Homes;
 pub use ipnet::IpNet;
 pub use live::LiveConfig;
+use metrics::{Elsewhere, Metrics, QuotaUse};
 use session::Sessions;
 
 use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
 use crate::net::{Listener, Peer, tls};
+use crate::progress::Counter;
 use crate::protocol::Token;
 use crate::stop::Stop;
 
@@ -50,6 +57,12 @@ pub struct Config {
     pub serves_plain: bool,
     /// The ticket of the one job that is to be served, if it is only one.
     pub ticket: Option<Token>,
+    /// Is it told who did what? One event an act, with target `audit`.
+    pub audits: bool,
+    /// Where its metrics can be read, by everyone who can connect there.
+    pub metrics: Option<Arc<Listener>>,
+    /// Log lines that could not be written, for the metrics.
+    pub log_lines_lost: Arc<Counter>,
 }
 
 impl Config {
@@ -68,6 +81,9 @@ impl Config {
             serves_v1: true,
             serves_plain: true,
             ticket: None,
+            audits: false,
+            metrics: None,
+            log_lines_lost: Arc::default(),
         }
     }
 }
@@ -97,6 +113,7 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
     let sessions = Sessions::new(at_start.ticket);
     // Jobs that are under way may need further connections after `stop`, until this is asked.
     let closing = Stop::new()?;
+    let metrics = Metrics::new();
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
@@ -112,6 +129,15 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
                 }
             }
         })?;
+        if let Some(listener) = &at_start.metrics {
+            let (metrics, sessions, at_start) = (&metrics, &sessions, &at_start);
+            let page = move || {
+                let (sessions, log_lines_lost) = (sessions.count(), at_start.log_lines_lost.sum());
+                metrics.page(&Elsewhere { sessions, quota: QuotaUse::default(), log_lines_lost })
+            };
+            let answer = move || scrape::serve(listener, stop, &page);
+            thread::Builder::new().name("metrics".to_owned()).spawn_scoped(scope, answer).inspect_err(|_| stop.ask())?;
+        }
         let only = match at_start.ticket {
             None => None,
             Some(_) => Some(thread::Builder::new().name("job".to_owned()).spawn_scoped(scope, || {
@@ -136,14 +162,15 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
                 && !config.allowed.holds(address.ip())
             {
                 tracing::warn!("{peer}: refused, neither a private address nor allowed (--allow {})", address.ip());
+                Audit::new(config.audits, peer, &metrics).refused("neither a private address nor allowed");
                 continue;
             }
             let Ok(stream) = listener.stream(socket, config.stall) else { continue };
             let connections_max = || live.current().connections_max;
             let Some(slot) = guard.enter(stream.handle(), peer, connections_max, &closing) else { break Ok(()) };
-            let (cut, sessions) = (&cut, &sessions);
+            let (cut, sessions, metrics) = (&cut, &sessions, &metrics);
             let serve = move || {
-                let shared = Shared { homes, config: &config, sessions, stop };
+                let shared = Shared { homes, config: &config, sessions, metrics, stop };
                 if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }

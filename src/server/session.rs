@@ -19,6 +19,8 @@ use crate::store::{Event, Incoming, Made, OnExisting, Pending};
 #[derive(Debug)]
 pub(super) struct Sessions {
     by_token: Mutex<HashMap<Token, Arc<Session>>>,
+    /// How many there were, those that ended included.
+    opened: Counter,
     /// A session was opened or ended.
     changed: Condvar,
     /// The ticket of the one job that is served, where it is only one.
@@ -30,6 +32,8 @@ pub(super) struct Sessions {
 pub(super) struct Session {
     /// The tree that it works in.
     pub(super) home: Arc<Home>,
+    /// Which it is of this receiver's, for its owner: unlike the token it is no secret.
+    pub(super) number: u64,
     /// The folder that its paths are below.
     pub(super) base: RemotePath,
     /// Was it made for this job?
@@ -96,11 +100,16 @@ pub(super) struct Attached<'a> {
 
 impl Sessions {
     pub(super) fn new(ticket: Option<Token>) -> Self {
-        Self { by_token: Mutex::default(), changed: Condvar::new(), ticket }
+        Self { by_token: Mutex::default(), opened: Counter::default(), changed: Condvar::new(), ticket }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Token, Arc<Session>>> {
         self.by_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are, and how many there were so far.
+    pub(super) fn count(&self) -> (usize, u64) {
+        (self.lock().len(), self.opened.sum())
     }
 
     /// May a session be opened with this credential?
@@ -153,8 +162,10 @@ impl Sessions {
         let made = Arc::default();
         let is_new = make_base(&base, &made)?;
         let token = open.token;
+        self.opened.add(1);
         let session = Arc::new(Session {
             home: Arc::clone(home),
+            number: self.opened.sum(),
             base,
             is_new,
             open,

@@ -43,6 +43,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub struct Running {
     pub child: Child,
     pub first_line: String,
+    more_lines: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -61,10 +62,17 @@ impl Running {
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut first_line = String::new();
         out.read_line(&mut first_line).unwrap();
-        thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        let running = Self { child, first_line: first_line.trim_end().to_owned(), stderr };
+        let more_lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&more_lines);
+        thread::spawn(move || out.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line)));
+        let running = Self { child, first_line: first_line.trim_end().to_owned(), more_lines, stderr };
         assert!(!running.first_line.is_empty(), "it said nothing but: {}", running.log());
         running
+    }
+
+    /// What it wrote to its standard output so far, after the first line.
+    pub fn more_lines(&self) -> Vec<String> {
+        self.more_lines.lock().unwrap().clone()
     }
 
     /// What it wrote to its standard error so far.

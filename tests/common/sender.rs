@@ -127,7 +127,7 @@ pub fn recv_with_line(command: &mut Command, root: &Path) -> (Recv, String) {
     });
     let lines: Vec<String> = printed().lines().map(str::to_owned).collect();
     assert_eq!(lines.len(), 2, "{lines:?} {}", text(&stderr.lock().unwrap()));
-    let process = Running { child, first_line: lines[0].clone(), stderr };
+    let process = Running { child, first_line: lines[0].clone(), more_lines: Arc::default(), stderr };
     let address = process.first_line.split([' ', ',']).nth(2).unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
     // The thread that it always has besides starts after the lines are printed.

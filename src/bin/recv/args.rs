@@ -1,18 +1,18 @@
 //! Every flag of `recv`, and the configuration that they make.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
-use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version};
-use parallel_transfer::limits::CONNECTIONS_MAX;
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen};
+use parallel_transfer::limits::{CONNECTIONS_MAX, LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet};
-use parallel_transfer::terminal::Loudness;
+use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
 use crate::fence::Fence;
 use crate::incoming;
@@ -97,6 +97,27 @@ pub(crate) struct Args {
     #[arg(long = "no_fence", alias = "no-fence")]
     no_fence: bool,
 
+    /// Log who did what, from where, and what came of it: one line an act
+    #[arg(long)]
+    audit: bool,
+
+    /// How log lines look: sentences, or JSON objects
+    #[arg(long = "log_format", alias = "log-format", value_name = "FORMAT", default_value = "human")]
+    log_format: Format,
+
+    /// Log to FILE.<date>, another one each day, instead of standard error
+    #[arg(long = "log_file", alias = "log-file", value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+
+    /// For how many days such files are kept
+    #[arg(long = "log_keep", alias = "log-keep", value_name = "DAYS", default_value_t = LOG_KEEP_DAYS_DEFAULT,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(LOG_KEEP_DAYS_MAX)))]
+    log_keep: u32,
+
+    /// Where metrics can be read by Prometheus, as http://ADDR:PORT/metrics; a port alone means this machine only
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_listen)]
+    pub(crate) metrics: Option<SocketAddr>,
+
     /// Log only what was refused or failed
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -104,6 +125,15 @@ pub(crate) struct Args {
     /// Log more
     #[arg(short, long, action = ArgAction::Count)]
     verbose: u8,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    /// A sentence a line
+    Human,
+    /// A JSON object a line
+    Json,
 }
 
 /// What else it can do than receive.
@@ -115,7 +145,20 @@ pub(crate) enum Command {
 }
 
 /// What SIGHUP can't change. All other flags may be changed in the file of `--config`.
-pub(crate) const FIXED: [&str; 8] = ["port", "addr", "ip_ver", "root", "once", "state_dir", "keep_incoming", "no_fence"];
+pub(crate) const FIXED: [&str; 12] = [
+    "port",
+    "addr",
+    "ip_ver",
+    "root",
+    "once",
+    "state_dir",
+    "keep_incoming",
+    "no_fence",
+    "log_format",
+    "log_file",
+    "log_keep",
+    "metrics",
+];
 
 impl Args {
     /// Where it listens: with the socket that was passed, or at a port.
@@ -138,17 +181,30 @@ impl Args {
 
     /// The folders that this process needs, if it is to be kept to them.
     pub(crate) fn fence(&self, root: &Path) -> Option<Fence> {
-        // What comes in the place of the file has another inode.
-        let folder = self.config.as_deref().and_then(|file| std::path::absolute(file).ok()?.parent().map(Path::to_owned));
+        // What comes in the place of a file has another inode.
+        let folder_of = |file: &Path| std::path::absolute(file).ok()?.parent().map(Path::to_owned);
+        let logs = self.log_file.as_deref().and_then(folder_of);
         let fence = Fence {
-            trees: [Some(root.to_owned()), self.state_dir()].into_iter().flatten().collect(),
-            readable: folder.into_iter().collect(),
+            trees: [Some(root.to_owned()), self.state_dir(), logs].into_iter().flatten().collect(),
+            readable: self.config.as_deref().and_then(folder_of).into_iter().collect(),
         };
         (!self.no_fence).then_some(fence)
     }
 
     pub(crate) fn loudness(&self) -> Loudness {
         Loudness::of(self.quiet, self.verbose)
+    }
+
+    pub(crate) fn logging(&self) -> Logging<'_> {
+        Logging {
+            loudness: self.loudness(),
+            format: match self.log_format {
+                Format::Human => LogFormat::Human,
+                Format::Json => LogFormat::Json,
+            },
+            file: self.log_file.as_deref(),
+            keep_days: self.log_keep,
+        }
     }
 
     pub(crate) fn config(&self) -> anyhow::Result<Config> {
@@ -160,6 +216,7 @@ impl Args {
         config.allowed = Allowed(self.allow.clone());
         config.connections_max = self.max_connections.clamp(1, CONNECTIONS_MAX * 16);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
+        config.audits = self.audit;
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         Ok(config)

@@ -21,12 +21,14 @@ use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::ADDRESSES_MAX;
+use parallel_transfer::net::Listener;
 use parallel_transfer::path::Escaped;
+use parallel_transfer::progress::Counter;
 use parallel_transfer::server::{self, Allowed, Homes, LiveConfig, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
-use parallel_transfer::terminal::{self, Terminal};
+use parallel_transfer::terminal::{self, LogLevel, Terminal};
 use parallel_transfer::ticket::Ticket;
 
 use args::{Args, Command};
@@ -37,11 +39,10 @@ use reload::Reload;
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let (args, matches) = parse(&arguments);
-    let level = Terminal::for_recv(args.loudness());
-    let done = match &args.command {
-        None => run(&args, |live, status| Reload { arguments, matches, live, level, status }),
+    let done = take_log(&args).and_then(|(level, lost)| match &args.command {
+        None => run(&args, lost, |live, status| Reload { arguments, matches, live, level, status }),
         Some(Command::Incoming(command)) => incoming::run(command),
-    };
+    });
     let verdict = done.unwrap_or_else(|error| {
         terminal::print_error("recv", &error);
         Verdict::Failed
@@ -61,10 +62,21 @@ fn parse(arguments: &[OsString]) -> (Args, ArgMatches) {
     })
 }
 
-fn run(args: &Args, reload: impl FnOnce(Arc<LiveConfig>, String) -> Reload) -> anyhow::Result<Verdict> {
+/// Gives what its log says, and the number of log lines that could not be written.
+fn take_log(args: &Args) -> anyhow::Result<(LogLevel, Arc<Counter>)> {
+    Terminal::for_recv(&args.logging()).with_context(|| match &args.log_file {
+        Some(path) => format!("can't log to '{}'", Escaped::path(path)),
+        None => "can't log".to_owned(),
+    })
+}
+
+fn run(
+    args: &Args, log_lines_lost: Arc<Counter>, reload: impl FnOnce(Arc<LiveConfig>, String) -> Reload,
+) -> anyhow::Result<Verdict> {
     let passed = service::take_socket()?;
     let umask = take_umask();
     let mut config = args.config()?;
+    config.log_lines_lost = log_lines_lost;
     let root = Escaped::path(&config.root).to_string();
     let listener = args.listener(passed)?;
     let mut store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
@@ -75,6 +87,10 @@ fn run(args: &Args, reload: impl FnOnce(Arc<LiveConfig>, String) -> Reload) -> a
         && let Err(error) = store.keep_syncs(&folder)
     {
         tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
+    }
+    if let Some(address) = args.metrics {
+        let listener = Listener::bind(Some(address.ip()), address.port(), None);
+        config.metrics = Some(Arc::new(listener.with_context(|| format!("can't listen on {address} for --metrics"))?));
     }
     store.keep_index_below(args.state_dir().as_deref());
     fence_in(args, store.path());
@@ -97,6 +113,9 @@ fn run(args: &Args, reload: impl FnOnce(Arc<LiveConfig>, String) -> Reload) -> a
         lines.push(format!("ticket {ticket}"));
     } else {
         lines.push(format!("host key {}", key.fingerprint()));
+    }
+    if let Some(address) = config.metrics.as_ref().and_then(|listener| listener.address()) {
+        lines.push(format!("metrics on http://{address}/metrics"));
     }
     let live = Arc::new(LiveConfig::new(config));
     listen_to_signals(&stop, &signalled, reload(Arc::clone(&live), status.clone()))?;
