@@ -137,9 +137,10 @@ fn a_flag_on_the_command_line_beats_the_file() {
 
 /// Two connections, of which one is served at most: the first, which has spoken.
 fn crowd(recv: &Recv) -> (std::net::TcpStream, std::net::TcpStream) {
-    let (mut first, mut second) = (recv.connect(), recv.connect());
+    let mut first = recv.connect();
     first.write_all(&cd("first")).unwrap();
     assert_eq!(read_bytes(&first, 1), b"0");
+    let mut second = recv.connect();
     second.write_all(&cd("second")).unwrap();
     (first, second)
 }

@@ -45,7 +45,7 @@ pub struct Config {
     pub connections_max: usize,
     /// A peer that makes no progress within a frame for this long is given up.
     pub stall: Duration,
-    /// How long running frames may take to end once asked to stop.
+    /// How long jobs and frames that are under way may take to end once asked to stop.
     pub drain: Duration,
     /// How long a file that was not received whole is kept for its sender to go on with.
     pub keep_incoming: Duration,

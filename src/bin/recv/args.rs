@@ -81,7 +81,7 @@ pub(crate) struct Args {
     #[arg(long = "stall_timeout", alias = "stall-timeout", value_name = "TIME", value_parser = parse_duration)]
     stall_timeout: Option<Duration>,
 
-    /// How long running writes may take to end when asked to stop [default: 5s]
+    /// How long jobs that are under way may take to end when asked to stop [default: 5s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     drain: Option<Duration>,
 

@@ -74,8 +74,10 @@ fn read(path: &Path) -> Result<String, String> {
 fn flags_of(text: &str, command: &Command, given: &ArgMatches) -> Result<Vec<OsString>, String> {
     let at = |range: &Range<usize>, why: &str| format!("line {}: {why}", line_of(text.as_bytes(), range.start));
     let table = DeTable::parse(text).map_err(|error| at(&error.span().unwrap_or_default(), error.message()))?;
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
     let mut keys: Vec<Key> = Vec::new();
-    for (name, value) in table.get_ref() {
+    for (name, value) in entries {
         let arg = find(command, name.get_ref()).ok_or_else(|| at(&name.span(), &unknown(command, name.get_ref())))?;
         if let Some(before) = keys.iter().find(|key| key.id == *arg.get_id()) {
             let line = line_of(text.as_bytes(), before.at.start);
