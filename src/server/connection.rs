@@ -367,7 +367,8 @@ impl<'a> Connection<'a> {
             Request::Verify(known, digest) => {
                 self.inbox.consume(len);
                 let session = self.session()?;
-                let answer = handlers::verify(&mut self.folders, &session, (&known, &digest), &mut self.stream);
+                let stop = self.shared.stop;
+                let answer = handlers::verify(stop, &mut self.folders, &session, (&known, &digest), &mut self.stream);
                 self.stream.reply(&Reply::Answer(answer))
             }
             Request::Describe(entry) => {
@@ -471,7 +472,8 @@ impl<'a> Connection<'a> {
             return Err(Ending::refused("a request before a job was joined"));
         };
         let waited = self.stream.waited;
-        let receiver = handlers::Receiver { session, folders: &mut self.folders, audit: &self.audit };
+        let stop = self.shared.stop;
+        let receiver = handlers::Receiver { stop, session, folders: &mut self.folders, audit: &self.audit };
         let answer = receiver.put(&mut self.inbox, &mut self.stream, &put);
         session.counts.receiving.add(self.stream.waited - waited);
         self.shared.metrics.receiving.add(self.stream.waited - waited);

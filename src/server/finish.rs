@@ -52,6 +52,11 @@ impl Finish {
         (!*is_shut).then_some(is_shut)
     }
 
+    /// Is the session being ended, or has it?
+    pub(super) fn has_begun(&self) -> bool {
+        !matches!(*self.lock(), State::Open)
+    }
+
     /// How it ended, once it has.
     pub(super) fn outcome(&self) -> Option<Arc<Outcome>> {
         match &*self.lock() {

@@ -16,6 +16,7 @@ use crate::path::Escaped;
 use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
 use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
 use crate::ranges;
+use crate::stop::Stop;
 use crate::store::{self, Folders, Incoming, Joined, State, Store, There};
 
 /// Why a connection ends.
@@ -140,26 +141,34 @@ pub(super) fn have(folders: &mut Folders, session: &Session, batch: &[Known]) ->
 
 /// Has a file that is in doubt this digest?
 pub(super) fn verify(
-    folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
+    stop: &Stop, folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
 ) -> Answer {
     let Some(_open) = session.finish.hold_open() else { return too_late() };
     let Ok(path) = session.base.join(&known.path) else { return Answer::of(Status::Mismatched) };
     let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
-    match session.home.store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream)) {
+    match session.home.store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream, session, stop)) {
         Ok(true) => Answer::of(Status::Had),
         // What can't be read is sent anew.
         Ok(false) | Err(_) => Answer::of(Status::Mismatched),
     }
 }
 
-/// Tells the other end now and then that work goes on.
-fn beating(stream: &mut impl Beating) -> impl FnMut() {
+/// Tells the other end now and then that work goes on; ends the work where the receiver or the job is to
+/// end, which would wait for it.
+fn beating(stream: &mut impl Beating, session: &Session, stop: &Stop) -> impl FnMut() -> io::Result<()> {
     let mut spoke = Instant::now();
     move || {
+        if stop.is_asked() {
+            return Err(io::Error::other("this receiver is to end"));
+        }
+        if session.finish.has_begun() {
+            return Err(io::Error::other("the job is to end"));
+        }
         if spoke.elapsed() >= HEARTBEAT {
             stream.beat();
             spoke = Instant::now();
         }
+        Ok(())
     }
 }
 
@@ -214,6 +223,7 @@ fn refused(error: &store::Error) -> Answer {
 
 /// One who takes ranges of files that are published when they are whole.
 pub(super) struct Receiver<'a> {
+    pub(super) stop: &'a Stop,
     pub(super) session: &'a Session,
     pub(super) folders: &'a mut Folders,
     pub(super) audit: &'a Audit<'a>,
@@ -284,7 +294,8 @@ impl Receiver<'_> {
         if session.is_published(&path, identity) {
             return Err(Answer::of(Status::Had));
         }
-        let joined = session.home.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream));
+        let joined =
+            session.home.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream, session, self.stop));
         match joined.map_err(|error| refused(&error))? {
             Joined::Incoming(incoming) => {
                 session.keep(&incoming);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -72,13 +73,13 @@ impl Store {
     }
 
     /// Is a regular file of this size, time and BLAKE3 digest at `path`? Then it is not in doubt any
-    /// more. `going` is called now and then.
+    /// more. `going` is called now and then; what it says ends that.
     ///
     /// # Errors
-    /// As [`Store::has`]; it can't be read.
+    /// As [`Store::has`]; it can't be read; that of `going`.
     pub fn verify(
         &self, folders: &mut Folders, path: &RemotePath, (identity, digest): (&Identity, &[u8; 32]), attributes: &Attributes,
-        going: &mut dyn FnMut(),
+        going: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<bool, Error> {
         let Ok(Some(folder)) = self.find_folder(folders, path) else { return Ok(false) };
         let Ok(file) = jail::open_child_file(folder.as_fd(), name_of(path)) else { return Ok(false) };
@@ -86,11 +87,7 @@ impl Store {
         if !is_this(&file) || !folder.spells(name_of(path)) {
             return Ok(false);
         }
-        let mut going_on = || {
-            going();
-            Ok(())
-        };
-        let found = hash_file(&file, &mut going_on).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
+        let found = hash_file(&file, going).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
         if found != *digest || !is_this(&file) {
             return Ok(false);
         }

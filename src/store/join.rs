@@ -4,6 +4,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::io;
 use std::ptr;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -70,12 +71,14 @@ impl Shared {
 
 impl Store {
     /// Finds, goes on with or begins a file that comes in several pieces. `going` is called now and then
-    /// where that takes long.
+    /// where that takes long; what it says ends that.
     ///
     /// # Errors
-    /// No file can be created in its folder, that can't be had, or there is no room for the file.
+    /// No file can be created in its folder, that can't be had, or there is no room for the file; that
+    /// of `going`.
     pub fn join(
-        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, going: &mut dyn FnMut(),
+        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
+        going: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<Joined, Error> {
         incoming::check(meta, path)?;
         let key = (path.clone(), meta.identity);
@@ -106,15 +109,12 @@ impl Store {
         };
         let room = if meta.is_sparse || begun.is_none() { 0 } else { meta.identity.size };
         let ready = begun.unwrap_or(Ok(())).map_err(|errno| refusal(path, RESERVE, errno));
-        let ready = ready.and_then(|()| incoming.reserve(room)).and_then(|()| incoming.make_ready(going));
-        match ready {
+        let ready = ready.and_then(|()| incoming.reserve(room)).inspect_err(|_| incoming.abandon());
+        match ready.and_then(|()| incoming.make_ready(going)) {
             Ok(()) => Ok(Joined::Incoming(incoming)),
             // All of it was there, and somebody else found that out first.
             Err(_) if incoming.is_published() => Ok(Joined::Had),
-            Err(error) => {
-                incoming.abandon();
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 }
@@ -178,7 +178,7 @@ mod tests {
     use crate::digest::{Binding, Checksum};
 
     fn join_in(store: &Store, name: &str, meta: &FileMeta) -> Result<Joined, Error> {
-        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace, &mut || ())
+        store.join(&mut Folders::default(), &path(name), meta, OnExisting::Replace, &mut || Ok(()))
     }
 
     fn incoming(store: &Store, name: &str, meta: &FileMeta) -> Arc<Incoming> {
@@ -265,7 +265,8 @@ mod tests {
                         Some(next.fetch_add(1, Ordering::Relaxed) as u64).filter(|number| *number < 2 * count)
                     {
                         let number = number % count;
-                        let joined = yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace, &mut || ()).unwrap();
+                        let joined =
+                            yard.store.join(&mut folders, &path("d/a"), &meta, OnExisting::Replace, &mut || Ok(())).unwrap();
                         let Joined::Incoming(incoming) = joined else { continue };
                         let written = incoming.write_at(number * piece, &vec![number as u8; piece as usize]);
                         assert!(written.is_ok() || incoming.is_published());
@@ -362,6 +363,68 @@ mod tests {
         fs::write(yard.at("a"), "").unwrap();
         assert_eq!(one.reserve(1 << 20).unwrap_err().to_string(), "a is published already");
         assert_eq!(fs::metadata(yard.at("a")).unwrap().blocks(), 0);
+    }
+
+    /// Something of a file came before this machine was last started, which is to be hashed: so many bytes.
+    fn half_a_file_of_another_boot(yard: &mut Yard, meta: &FileMeta, len: u64) {
+        let first = incoming(&yard.store, "a", meta);
+        let binding = Binding::of(b"x");
+        let mut blocks = first.begin_blocks(binding, Checksum::Xxh3);
+        for offset in (0..len).step_by(65_536) {
+            let bytes = [offset as u8; 65_536];
+            let (digest, _) = Checksum::Xxh3.seal(binding.of_block(offset, 65_536, false), offset, &bytes, false);
+            blocks.write(offset, &bytes, &digest[..16]).unwrap();
+        }
+        drop(blocks);
+        drop(first);
+        yard.store = Store::open(&yard.at(""), super::super::take_umask()).unwrap();
+        yard.store.boot = [9; 16];
+    }
+
+    // E06 E15
+    #[test]
+    fn a_rehash_ends_when_it_is_told_to_and_loses_nothing() {
+        let (mut yard, meta, half) = (Yard::new(), meta(24 << 20, 1), 12 << 20);
+        half_a_file_of_another_boot(&mut yard, &meta, half);
+        let mut count = 0;
+        let mut going = || {
+            count += 1;
+            Err(io::Error::other("enough"))
+        };
+        let told =
+            yard.store.join(&mut Folders::default(), &path("a"), &meta, OnExisting::Replace, &mut going).unwrap_err().to_string();
+        assert_eq!((told.as_str(), count), ("can't read back a: enough", 1));
+        assert_eq!(leftovers(&yard.at("")).len(), 2);
+        assert_eq!(incoming(&yard.store, "a", &meta).missing(), [half..24 << 20]);
+    }
+
+    // E06 E15
+    #[test]
+    fn of_two_who_wait_for_a_rehash_the_second_goes_on_where_the_first_was_told_to_end() {
+        let (mut yard, meta, half) = (Yard::new(), meta(24 << 20, 1), 12 << 20);
+        half_a_file_of_another_boot(&mut yard, &meta, half);
+        let (yard, meta, waits) = (&yard, &meta, AtomicUsize::new(0));
+        let join = |going: &mut dyn FnMut() -> io::Result<()>| {
+            yard.store.join(&mut Folders::default(), &path("a"), meta, OnExisting::Replace, going)
+        };
+        thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                join(&mut || {
+                    while waits.load(Ordering::Relaxed) == 0 {
+                        thread::yield_now();
+                    }
+                    Err(io::Error::other("enough"))
+                })
+            });
+            while lock(&yard.store.shared.files).is_empty() {
+                thread::yield_now();
+            }
+            waits.store(1, Ordering::Relaxed);
+            let Ok(Joined::Incoming(incoming)) = join(&mut || Ok(())) else { panic!() };
+            assert_eq!(incoming.missing(), [half..24 << 20]);
+            let _ = first.join().unwrap();
+            assert!(incoming.write_at(half, b"more").is_ok());
+        });
     }
 
     // D11 D13

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, PoisonError};
 
+use super::kept::READ_BACK;
 use super::records::{BootId, HEADER_LEN_MAX, RECORD_LEN_MAX, Reading, Record, decode_header, encode_header, find_header};
 use super::rehash::Rehash;
 use super::{Error, lock};
@@ -157,19 +158,19 @@ impl Journal {
 
     /// Hashes again what is unsure, before anything else is noted, and brings the file to the disk.
     /// Gives what of it was found good; the rest is noted as lost, blocks without a digest among it.
-    /// `data` is the file itself, open for reading and writing; `going` is called every few MiB.
+    /// `data` is the file itself, open for reading and writing; `going` is called every few MiB; what it says ends that, and nothing has changed.
     ///
     /// # Errors
-    /// The file or its journal can't be read, written or brought to the disk; as
+    /// That of `going`; the file or its journal can't be read, written or brought to the disk; as
     /// [`Journal::note_synced`].
-    pub fn verify(&mut self, data: &File, going: &mut dyn FnMut()) -> Result<Ranges, Error> {
+    pub fn verify(&mut self, data: &File, going: &mut dyn FnMut() -> io::Result<()>) -> Result<Ranges, Error> {
         if self.unsure.is_empty() {
             return Ok(Ranges::default());
         }
         let mut rehash = Rehash::new(data, self.size, &self.unsure, going);
         let mut records = Records::new(&self.file, self.first, self.size);
         while let Some(record) = records.next().map_err(|source| self.error(READ, source))? {
-            rehash.take(&record).map_err(|source| self.error("read back", source))?;
+            rehash.take(&record).map_err(|source| self.error(READ_BACK, source))?;
         }
         let (good, lost) = rehash.finish();
         self.sync_with(data, lost.into_iter().map(Record::Lost).collect())?;

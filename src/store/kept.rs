@@ -2,6 +2,7 @@
 //! the file under the name that belongs to its path and state, locked by one process, and its journal.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
@@ -34,11 +35,13 @@ pub(super) struct Kept {
 }
 
 /// Is known how much of what was there before is good?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Ready {
     No,
     BeingHashed,
     Yes,
+    /// It can't be known: in which act that failed, and why.
+    Failed(&'static str, String),
 }
 
 /// Opens what an earlier process left of the file, or creates it; under a name of its own, which nobody
@@ -205,6 +208,9 @@ fn write_zeros(file: &File, mut offset: u64, len: u64) -> Result<(), Errno> {
     Ok(())
 }
 
+/// What is done to what came before another boot.
+pub(super) const READ_BACK: &str = "read back";
+
 /// The journal names what is in a file that its owner alone may read.
 const JOURNAL_MODE: u32 = 0o600;
 
@@ -230,25 +236,43 @@ impl Incoming {
     }
 
     /// Finds out what is good of what was there before, if that is not known: by reading it, which may
-    /// take long. Others who bring pieces wait. `going` is called now and then.
+    /// take long. Others who bring pieces wait. `going` is called now and then; what it says ends that,
+    /// and leaves it to those who wait, or to the next who comes.
     ///
     /// # Errors
-    /// It can't be read or written, or can't be brought to the disk.
-    pub(super) fn make_ready(&self, going: &mut dyn FnMut()) -> Result<(), Error> {
+    /// That of `going`. It can't be read or written, or can't be brought to the disk: then the file is
+    /// abandoned, and all who wait are told.
+    pub(super) fn make_ready(&self, going: &mut dyn FnMut() -> io::Result<()>) -> Result<(), Error> {
         let Some(kept) = self.kept() else { return Ok(()) };
+        let failed = |act, source| Error::Io { path: self.path().clone(), act, source };
         let mut ready = lock(&kept.ready);
-        while *ready == Ready::BeingHashed {
-            ready = kept.changed.wait_timeout(ready, HEARTBEAT).unwrap_or_else(PoisonError::into_inner).0;
-            going();
-        }
-        if *ready == Ready::Yes {
-            return Ok(());
+        loop {
+            match &*ready {
+                Ready::No => break,
+                Ready::Yes => return Ok(()),
+                Ready::Failed(act, why) => return Err(failed(act, io::Error::other(why.clone()))),
+                Ready::BeingHashed => {
+                    ready = kept.changed.wait_timeout(ready, HEARTBEAT).unwrap_or_else(PoisonError::into_inner).0;
+                    going().map_err(|source| failed(READ_BACK, source))?;
+                }
+            }
         }
         *ready = Ready::BeingHashed;
         drop(ready);
-        let verified = kept.journal.write().unwrap_or_else(PoisonError::into_inner).verify(self.file(), going);
+        let mut is_told_to_end = false;
+        let mut going = || going().inspect_err(|_| is_told_to_end = true);
+        let verified = kept.journal.write().unwrap_or_else(PoisonError::into_inner).verify(self.file(), &mut going);
         let verified = verified.map(|good| self.find(&good));
-        *lock(&kept.ready) = if verified.is_ok() { Ready::Yes } else { Ready::No };
+        let after = match &verified {
+            Ok(()) => Ready::Yes,
+            Err(_) if is_told_to_end => Ready::No,
+            Err(Error::Io { act, source, .. }) => Ready::Failed(act, source.to_string()),
+            Err(error) => Ready::Failed(READ_BACK, error.to_string()),
+        };
+        if matches!(after, Ready::Failed(..)) {
+            self.abandon();
+        }
+        *lock(&kept.ready) = after;
         kept.changed.notify_all();
         verified
     }

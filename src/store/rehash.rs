@@ -19,7 +19,7 @@ pub(super) struct Rehash<'a> {
     data: &'a File,
     size: u64,
     unsure: &'a Ranges,
-    going: &'a mut dyn FnMut(),
+    going: &'a mut dyn FnMut() -> io::Result<()>,
     /// Bytes read since that was called.
     read_len: u64,
     buffer: Vec<u8>,
@@ -28,7 +28,7 @@ pub(super) struct Rehash<'a> {
 }
 
 impl<'a> Rehash<'a> {
-    pub(super) fn new(data: &'a File, size: u64, unsure: &'a Ranges, going: &'a mut dyn FnMut()) -> Self {
+    pub(super) fn new(data: &'a File, size: u64, unsure: &'a Ranges, going: &'a mut dyn FnMut() -> io::Result<()>) -> Self {
         Self { data, size, unsure, going, read_len: 0, buffer: vec![0; BLOCK_LEN], found: Ranges::default() }
     }
 
@@ -88,7 +88,7 @@ impl<'a> Rehash<'a> {
         self.read_len = self.read_len.saturating_add(len);
         if self.read_len >= REHASH_STEP_LEN {
             self.read_len = 0;
-            (self.going)();
+            (self.going)()?;
         }
         Ok(())
     }
@@ -243,7 +243,11 @@ mod tests {
         assert!(yard.len() > 2 * JOURNAL_READ_LEN as u64);
         let (mut journal, _) = yard.open(NEXT).unwrap();
         let mut count = 0;
-        let good: Vec<_> = journal.verify(&yard.data, &mut || count += 1).unwrap().iter().collect();
+        let mut going = || {
+            count += 1;
+            Ok(())
+        };
+        let good: Vec<_> = journal.verify(&yard.data, &mut going).unwrap().iter().collect();
         assert_eq!(good, [0..size + BLOCK]);
         assert_eq!(count, size / REHASH_STEP_LEN);
     }

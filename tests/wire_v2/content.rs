@@ -101,7 +101,7 @@ fn a_piece_that_comes_late_begins_no_file_anew_whatever_is_there() {
         let (begun, rest) = second.split_at(300);
         other.send(begun);
         assert_eq!(one.ask(&second), Status::Published);
-        crate::common::judge::set_mtime(&target(&yard, &name), 1_600_000_000, 0);
+        judge::set_mtime(&target(&yard, &name), 1_600_000_000, 0);
         other.send(rest);
         assert_eq!(other.status(), Status::Had);
         assert_eq!(other.ask(&first), Status::Had);
