@@ -301,6 +301,16 @@ pub const INDEX_FOLDERS_MAX: usize = 65_536;
 /// killed. Further ones wait for another start.
 pub const INDEXES_MAX: usize = 4096;
 
+/// Bytes that a store with a quota may hold where nothing else was said.
+pub const QUOTA_BYTES_DEFAULT: u64 = 500 * 1024 * 1024;
+
+/// Files that such a store may hold: of 512 bytes each they would fill it.
+pub const QUOTA_FILES_DEFAULT: u64 = 1_000_000;
+
+/// Files with several names that are known to be counted while a store is, some 32 MiB of memory. Beyond
+/// it each name counts as a file: too much rather than too little.
+pub const LINKED_FILES_MAX: usize = 1_000_000;
+
 /// Folders with something to go on with that a receiver looks through at its end, to tell whether any of
 /// it is still there. Where there were more, its index stays, and the next start finds out.
 pub const KEPT_FOLDERS_MAX: usize = 4096;

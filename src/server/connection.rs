@@ -265,7 +265,7 @@ impl<'a> Connection<'a> {
             match dialect {
                 Dialect::V1 if is_encrypted => return Err(Ending::Foreign),
                 Dialect::V1 if !self.shared.config.serves_v1 => {
-                    return Err(Ending::refused("protocol v1 is not spoken here: it knows no login"));
+                    return Err(Ending::refused("protocol v1 is not spoken here: it knows neither login nor quota"));
                 }
                 Dialect::V1 if self.shared.stop.is_asked() => return Err(Ending::refused(STOPPING)),
                 Dialect::V1 => {}

@@ -106,7 +106,10 @@ pub(super) fn write(
     store: &Store, inbox: &mut Inbox, stream: &mut impl io::Read, name: &[u8], range: Range<u64>, audit: &Audit<'_>,
 ) -> Result<Digest, Ending> {
     let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped::start_of(name));
-    let opened = store.resolve(name).and_then(|path| Ok((store.open_created(&path)?, path)));
+    let opened = store.resolve(name).and_then(|path| {
+        store.check_write(&path, range.end)?;
+        Ok((store.open_created(&path)?, path))
+    });
     let (file, path) = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;
     match pump::stream_to_file(inbox, stream, &file, range.start, range.end - range.start) {
         Ok(digest) => {

@@ -11,10 +11,12 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::attributes::{self, MODE_MASK, Notes};
+use super::charge::Charge;
 use super::folders::{Folder, name_of};
 use super::pending::{self, Order, Spool};
+use super::place::give_name;
 use super::temp::TempName;
-use super::{Error, Folders, Made, OnExisting, Pending, Store, aside, folder_refusal, jail, refusal, spelling};
+use super::{Error, Folders, Made, OnExisting, Pending, Store, folder_refusal, jail, refusal, usage};
 use crate::entry::{Attributes, Entry, Kind, Time};
 use crate::limits::{PATH_LEN_MAX, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -100,6 +102,7 @@ impl Store {
             return Err(Error::Refused { path: path.clone(), what: "a symbolic link to what is no path" });
         }
         let (text, name) = (OsStr::from_bytes(target), name_of(path));
+        let mut charge = self.charge_link(folders, path, Some(target.len()), on_existing)?;
         let (folder, temp) = self.in_folder(folders, path, "make", |folder| {
             let there = rustix::fs::readlinkat(folder.as_fd(), name, Vec::new());
             self.note_folder(folder, path);
@@ -112,7 +115,9 @@ impl Store {
         let made = temp.as_ref().map_or(name, TempName::as_name);
         let placed = dress_symlink(folder.as_fd(), made, attributes, mtime, notes)
             .map_err(|errno| refusal(path, "set the time of", errno))
-            .and_then(|()| temp.map_or(Ok(()), |temp| place(&folder, temp, path, on_existing)));
+            .and_then(|()| {
+                temp.map_or(Ok(()), |temp| give_name(&folder, temp.as_name(), path, (on_existing, None), &mut charge))
+            });
         if let (Err(_), Some(temp)) = (&placed, temp) {
             let _ = jail::remove(folder.as_fd(), temp.as_name());
         }
@@ -129,9 +134,15 @@ impl Store {
             self.note_folder(folder, path);
             Ok((Arc::clone(folder), self.under_temp_name(link)?))
         })?;
-        let placed = place_hard_link(&folder, temp, path, on_existing);
+        let placed = self
+            .charge_link(folders, path, None, on_existing)
+            .and_then(|mut charge| place_hard_link(&folder, temp, path, on_existing, &mut charge));
+        // Where its other names went meanwhile the file goes by this.
+        let last = if placed.is_err() { usage::behind(folder.as_fd(), temp.as_name()) } else { None };
         // Of two links to one file a rename leaves both.
-        let _ = jail::remove(folder.as_fd(), temp.as_name());
+        if jail::remove(folder.as_fd(), temp.as_name()).is_ok() {
+            last.into_iter().for_each(|(_, gone)| self.give_back(gone));
+        }
         placed
     }
 
@@ -158,32 +169,17 @@ fn dress_symlink(
 }
 
 /// What was linked may be anything by then: only a regular file gets the name.
-fn place_hard_link(folder: &Folder, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
+fn place_hard_link(
+    folder: &Folder, temp: TempName, path: &RemotePath, on_existing: OnExisting, charge: &mut Option<Charge>,
+) -> Result<(), Error> {
     let made = jail::look(folder.as_fd(), temp.as_name()).map_err(|errno| refusal(path, "look at", errno))?;
     if FileType::from_raw_mode(made.stx_mode.into()) != FileType::RegularFile {
         return Err(Error::Refused { path: path.clone(), what: "a link to what is not a regular file" });
     }
     match jail::look(folder.as_fd(), name_of(path)) {
         Ok(there) if jail::is_one(&there, &made) && folder.spells(name_of(path)) => Ok(()),
-        _ => place(folder, temp, path, on_existing),
+        _ => give_name(folder, temp.as_name(), path, (on_existing, None), charge),
     }
-}
-
-/// Gives a link its name, in the place of whatever had it but a folder.
-fn place(folder: &Folder, temp: TempName, path: &RemotePath, on_existing: OnExisting) -> Result<(), Error> {
-    let name = name_of(path);
-    let _turn = spelling::claim(folder, temp.as_name(), path)?;
-    let folder = folder.as_fd();
-    let kept = match on_existing {
-        OnExisting::Replace => None,
-        OnExisting::KeepAside => aside::keep_aside(folder, name, path, None)?,
-    };
-    jail::rename_over(folder, temp.as_name(), name).map_err(|errno| {
-        if let Some(kept) = kept {
-            aside::put_back(folder, &kept, name);
-        }
-        refusal(path, "publish", errno)
-    })
 }
 
 #[cfg(test)]

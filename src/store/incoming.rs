@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use rustix::io::Errno;
 
 use super::attributes::{self, Notes};
-use super::folders::{Folder, name_of};
+use super::charge::Charge;
+use super::folders::Folder;
 use super::join::Shared;
 use super::kept::{self, Kept};
 use super::temp::{Begun, Creation, TempName};
-use super::{Error, Folders, OnExisting, Store, aside, jail, lock, refusal, spelling};
+use super::{Error, Folders, OnExisting, Store, jail, lock, place, refusal};
 use crate::entry::{FileMeta, Identity};
 use crate::path::RemotePath;
 use crate::ranges::Ranges;
@@ -77,6 +78,7 @@ pub struct Incoming {
     shared: Option<Arc<Shared>>,
     /// What stays of it when whoever brings it goes away.
     kept: Option<Kept>,
+    charge: Mutex<Option<Charge>>,
 }
 
 impl Store {
@@ -88,18 +90,20 @@ impl Store {
         &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
     ) -> Result<Incoming, Error> {
         check(meta, path)?;
+        let charge = self.charge_file(folders, path, meta, on_existing)?;
         let create = |folder: &Arc<Folder>| {
             self.note_folder(folder, path);
             Creation::new(folder, meta).create_as(|| self.temp_names.next())
         };
         let begun = self.in_folder(folders, path, "create", create)?;
-        Ok(Incoming::new(path, meta, on_existing, begun, None))
+        Ok(Incoming::new(path, meta, on_existing, (begun, charge), None))
     }
 }
 
 impl Incoming {
     pub(super) fn new(
-        path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, begun: Begun, shared: Option<Arc<Shared>>,
+        path: &RemotePath, meta: &FileMeta, on_existing: OnExisting, (begun, charge): (Begun, Option<Charge>),
+        shared: Option<Arc<Shared>>,
     ) -> Self {
         let Begun { folder, temp, file, late_mode, kept } = begun;
         let (kept, here) = kept.map_or((None, Ranges::default()), |(kept, here)| (Some(kept), here));
@@ -121,6 +125,7 @@ impl Incoming {
             voided,
             shared,
             kept,
+            charge: Mutex::new(charge),
         }
     }
 
@@ -239,10 +244,13 @@ impl Incoming {
 
     fn end_as_abandoned(&self, phase: &mut Phase, stays: bool) {
         *phase = Phase::Abandoned;
+        let charge = lock(&self.charge).take();
+        let stay = || charge.into_iter().for_each(|charge| charge.stay(self.folder.as_fd(), self.temp, &self.file));
         if stays {
             if let Some(shared) = &self.shared {
                 shared.note_kept(&self.path);
             }
+            stay();
             kept::leave_to_others(&self.file);
         } else {
             kept::remove(self.folder.as_fd(), self.temp, self.kept.is_some());
@@ -250,6 +258,8 @@ impl Incoming {
             // to it by another process.
             if jail::is_removed(self.file.as_fd()) {
                 let _ = rustix::fs::ftruncate(&self.file, 0);
+            } else {
+                stay();
             }
         }
         self.leave();
@@ -285,26 +295,17 @@ impl Incoming {
     }
 
     fn put_in_place(&self) -> Result<Option<String>, Error> {
-        let (identity, folder, name) = (&self.meta.identity, self.folder.as_fd(), name_of(&self.path));
+        let identity = &self.meta.identity;
         if self.end.load(Ordering::Relaxed) < identity.size {
             self.set_len().map_err(|errno| refusal(&self.path, "write", errno))?;
         }
         let mut notes = Notes::default();
         attributes::put_on(self.file.as_fd(), &self.meta.attributes, self.late_mode, identity.mtime, &mut notes)
             .map_err(|(act, errno)| refusal(&self.path, act, errno))?;
-        let _turn = spelling::claim(&self.folder, self.temp.as_name(), &self.path)?;
-        let kept = match self.on_existing {
-            OnExisting::Replace => None,
-            OnExisting::KeepAside => aside::keep_aside(folder, name, &self.path, Some(identity))?,
-        };
-        jail::rename_over(folder, self.temp.as_name(), name).map_err(|errno| {
-            if let Some(kept) = kept {
-                aside::put_back(folder, &kept, name);
-            }
-            refusal(&self.path, "publish", errno)
-        })?;
+        let rule = (self.on_existing, Some(identity));
+        place::give_name(&self.folder, self.temp.as_name(), &self.path, rule, &mut lock(&self.charge))?;
         if let Some(kept) = &self.kept {
-            kept.forget(folder);
+            kept.forget(self.folder.as_fd());
         }
         Ok(notes.into_text())
     }
@@ -314,6 +315,11 @@ impl Incoming {
         rustix::fs::ftruncate(&self.file, self.meta.identity.size)?;
         self.end.store(self.meta.identity.size, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The disk has set aside room for all of it.
+    pub(super) fn note_reserved(&self) {
+        lock(&self.charge).iter_mut().for_each(Charge::room_is_reserved);
     }
 
     pub(super) fn file(&self) -> &File {

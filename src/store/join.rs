@@ -95,11 +95,16 @@ impl Store {
             if files.len() >= INCOMING_MAX {
                 return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
             }
+            let mut charge = self.charge_joined(folder.as_fd(), path, meta, on_existing)?;
             let begun = self.in_folder(folders, path, "create", |folder| {
                 self.note_folder(folder, path);
                 kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
             })?;
-            let incoming = Arc::new(Incoming::new(path, meta, on_existing, begun, Some(Arc::clone(&self.shared))));
+            if let Some(charge) = &mut charge {
+                let left = charge.leave_part(folder.as_fd(), path, meta, begun.temp);
+                left.inspect_err(|_| kept::remove(folder.as_fd(), begun.temp, begun.kept.is_some()))?;
+            }
+            let incoming = Arc::new(Incoming::new(path, meta, on_existing, (begun, charge), Some(Arc::clone(&self.shared))));
             // Whoever finds it may be the one who publishes it.
             let sized = incoming.set_len();
             if sized.is_ok() {
@@ -125,21 +130,24 @@ impl Incoming {
     /// Makes sure that there is room for `size` bytes of it, and that it is not published meanwhile.
     fn reserve(&self, size: u64) -> Result<(), Error> {
         let _open = self.hold_open()?;
-        reserve(self.file(), size).map_err(|errno| refusal(self.path(), RESERVE, errno))
+        if reserve(self.file(), size).map_err(|errno| refusal(self.path(), RESERVE, errno))? {
+            self.note_reserved();
+        }
+        Ok(())
     }
 }
 
-/// Makes sure at the start that there is room for all of a file.
+/// Makes sure at the start that there is room for all of a file; tells whether that is set aside.
 ///
 /// How much is free is asked first: where it is too little, ext4 keeps what it found, and a file that
 /// stays to be gone on with would leave nothing to others.
 ///
 /// Memory that is a file system hands out each page as it is reserved: 1.4 s for 4 GiB before the first
 /// byte comes, where a disk takes 10 ms. There it must do to ask.
-fn reserve(file: &File, size: u64) -> Result<(), Errno> {
+fn reserve(file: &File, size: u64) -> Result<bool, Errno> {
     const TMPFS_MAGIC: FsWord = 0x0102_1994;
     if size == 0 {
-        return Ok(());
+        return Ok(false);
     }
     let about = rustix::fs::fstatfs(file)?;
     // What is there of it already takes no more room.
@@ -150,13 +158,13 @@ fn reserve(file: &File, size: u64) -> Result<(), Errno> {
         return Err(Errno::NOSPC);
     }
     if about.f_type == TMPFS_MAGIC {
-        return Ok(());
+        return Ok(false);
     }
     loop {
         match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
             Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
-            reserved => return reserved,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
+            reserved => return reserved.map(|()| true),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::digest::{Binding, Checksum};
 use crate::entry::Identity;
 use crate::limits::JOURNAL_READ_LEN;
 use crate::path::RemotePath;
-use crate::ranges::Ranges;
+use crate::ranges::{self, Ranges};
 
 /// The journal of one file. Several threads may note at once; that no other process does is the
 /// caller's business.
@@ -102,6 +102,12 @@ impl Journal {
     /// # Errors
     /// It can't be read.
     pub(super) fn look(file: &File) -> io::Result<Option<(RemotePath, u64)>> {
+        let said = Self::look_closely(file)?;
+        Ok(said.map(|(path, ranges)| (path, ranges::total(&ranges))))
+    }
+
+    /// The same, and which bytes they are: ranges of which those that are unsure come last.
+    pub(super) fn look_closely(file: &File) -> io::Result<Option<(RemotePath, Vec<Range<u64>>)>> {
         let mut header = Vec::new();
         #[allow(clippy::disallowed_methods, reason = "at most the longest header is read")]
         file.take(HEADER_LEN_MAX as u64).read_to_end(&mut header)?;
@@ -111,8 +117,7 @@ impl Journal {
         while let Some(record) = records.next()? {
             reading.take(&record);
         }
-        let lens = reading.here.iter().chain(reading.unsure.iter()).map(|range| range.end.saturating_sub(range.start));
-        Ok(Some((path, lens.fold(0, u64::saturating_add))))
+        Ok(Some((path, reading.here.iter().chain(reading.unsure.iter()).collect())))
     }
 
     /// What does not count before [`Journal::verify`] has found it: it was written before another boot

@@ -15,8 +15,9 @@ use rustix::io::Errno;
 
 use super::index::{Found, Index};
 use super::journal::Journal;
+use super::quota::Usage;
 use super::temp::TempName;
-use super::{Store, index, jail, lock};
+use super::{Store, index, jail, lock, usage};
 use crate::limits::{LEFTOVERS_MAX, UNCLAIMED_AFTER};
 use crate::path::{Escaped, RemotePath};
 
@@ -37,6 +38,8 @@ pub struct Leftover {
     pub in_use: bool,
     /// Was it removed just now?
     pub is_removed: bool,
+    /// Bytes that it counts as, where it counts.
+    pub(super) counted: Option<u64>,
 }
 
 /// What is to be done with files under temporary names.
@@ -171,6 +174,9 @@ impl Store {
             // Whoever begins to receive a file here at this moment has it before or behind us.
             let _turn = lock(&self.shared.files);
             if let Some(leftover) = look_after(opened.as_fd(), *temp, folder, rule) {
+                if let (true, Some(bytes)) = (leftover.is_removed, leftover.counted) {
+                    self.give_back(Usage::file(bytes));
+                }
                 tell(leftover);
             }
         }
@@ -193,7 +199,9 @@ fn look_after(above: BorrowedFd<'_>, temp: TempName, folder: &RemotePath, rule: 
     let name = temp.as_name().to_string_lossy().into_owned();
     let age = age_of(&about.stx_mtime);
     let (journal, in_use, is_removed) = (None, false, false);
-    let mut leftover = Leftover { folder: folder.clone(), name, journal, size: about.stx_size, age, in_use, is_removed };
+    let counted = usage::only_name(&about).then_some(about.stx_size);
+    let size = about.stx_size;
+    let mut leftover = Leftover { folder: folder.clone(), name, journal, size, age, in_use, is_removed, counted };
     let has_journal = || jail::look(above, temp.journal().as_name()).is_ok_and(|about| regular(about).is_some());
     let is_old = |age, after: Option<Duration>| after.is_some_and(|after| age >= after);
     if !has_journal() {
@@ -227,6 +235,7 @@ fn look_after(above: BorrowedFd<'_>, temp: TempName, folder: &RemotePath, rule: 
     }
     if has_journal() {
         if is_old(age, rule.kept_after) {
+            leftover.counted = leftover.counted.map(|_| usage::of_incoming(above, temp, &about));
             // The file is removed last: without its lock another may have the journal.
             let gone = jail::remove(above, temp.journal().as_name()).and_then(|()| jail::remove(above, temp.as_name()));
             leftover.is_removed = gone.is_ok();

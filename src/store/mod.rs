@@ -5,6 +5,7 @@ mod aside;
 mod attributes;
 mod blocks;
 mod chain;
+mod charge;
 mod created;
 mod doubt;
 mod finish;
@@ -20,12 +21,15 @@ mod kept;
 mod leftovers;
 mod made;
 mod pending;
+mod place;
+mod quota;
 mod records;
 mod rehash;
 mod spelling;
 mod survey;
 mod temp;
 mod umask;
+mod usage;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -39,6 +43,7 @@ use rustix::io::Errno;
 
 use crate::limits::CREATE_TRIES_MAX;
 use crate::path::{PathError, RemotePath};
+use charge::Allowance;
 use created::{Created, Key};
 use doubt::Syncs;
 use index::{Found, Index};
@@ -48,6 +53,7 @@ use temp::TempNames;
 
 pub use aside::OnExisting;
 pub use blocks::Blocks;
+pub use charge::Bounds;
 pub use finish::Event;
 pub use folders::Folders;
 pub use had::There;
@@ -58,6 +64,7 @@ pub use journal::Journal;
 pub use leftovers::Leftover;
 pub use made::Made;
 pub use pending::Pending;
+pub use quota::{Ledger, Limits, Refusal, Reservation, Usage};
 pub use records::BootId;
 pub use survey::{Survey, survey};
 pub use umask::{Umask, take_umask};
@@ -75,6 +82,36 @@ pub enum Error {
         path: RemotePath,
         /// What it is.
         what: &'static str,
+    },
+    /// The store may not hold so much.
+    #[error("{refusal}: remove something, or have the quota raised, for {path}")]
+    Quota {
+        /// Which.
+        path: RemotePath,
+        /// What it needs, and what is left.
+        refusal: Refusal,
+    },
+    /// No file may be so large.
+    #[error("{}: {path}", charge::too_large(*size, *max))]
+    TooLarge {
+        /// Which.
+        path: RemotePath,
+        /// Its bytes.
+        size: u64,
+        /// Bytes of the largest file.
+        max: u64,
+    },
+    /// Less of the disk would be free than has to stay free.
+    #[error("{}: no room for {path}", charge::disk_full(*needs, *free, *min_free))]
+    DiskFull {
+        /// Which.
+        path: RemotePath,
+        /// Bytes that it needs.
+        needs: u64,
+        /// Bytes that are free, and not promised to others.
+        free: u64,
+        /// Bytes that have to stay free.
+        min_free: u64,
     },
     /// The system said no.
     #[error("can't {act} {path}: {source}")]
@@ -102,6 +139,7 @@ pub struct Store {
     boot: BootId,
     syncs: Syncs,
     shared: Arc<Shared>,
+    allowance: Arc<Allowance>,
     /// Where it is recorded which folders may have temporary names in them, if it is.
     index: Option<Index>,
     /// What earlier processes recorded.
@@ -130,6 +168,7 @@ impl Store {
             boot: records::this_boot(),
             syncs: Syncs::default(),
             shared: Arc::default(),
+            allowance: Arc::default(),
             index: None,
             adopted: Mutex::default(),
             sync_failed: OnceLock::new(),
@@ -366,5 +405,16 @@ fn what_is(kind: FileType) -> &'static str {
     }
 }
 
+/// The locks of the ledger: those of a schedule checker take their place where it is tested.
+mod sync {
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard};
+}
+
+#[cfg(test)]
+mod costs;
+#[cfg(test)]
+mod quota_tests;
+#[cfg(test)]
+mod schedules;
 #[cfg(test)]
 mod yard;

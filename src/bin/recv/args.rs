@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen};
+use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen, parse_size};
 use parallel_transfer::limits::{CONNECTIONS_MAX, LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet};
+use parallel_transfer::store::{Bounds, Limits};
 use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
 use crate::fence::Fence;
@@ -118,6 +119,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "[ADDR:]PORT", value_parser = parse_listen)]
     pub(crate) metrics: Option<SocketAddr>,
 
+    /// Bytes of all files below the root together; refuses senders that speak protocol v1
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
+
+    /// The same for the number of files
+    #[arg(long = "quota_files", alias = "quota-files", value_name = "N")]
+    quota_files: Option<u64>,
+
+    /// Bytes of the largest file that is taken
+    #[arg(long = "max_file", alias = "max-file", value_name = "SIZE", value_parser = parse_size)]
+    max_file: Option<u64>,
+
+    /// Bytes of the disk that stay free
+    #[arg(long = "min_free", alias = "min-free", value_name = "SIZE", value_parser = parse_size)]
+    min_free: Option<u64>,
+
     /// Log only what was refused or failed
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -145,7 +162,7 @@ pub(crate) enum Command {
 }
 
 /// What SIGHUP can't change. All other flags may be changed in the file of `--config`.
-pub(crate) const FIXED: [&str; 12] = [
+pub(crate) const FIXED: &[&str] = &[
     "port",
     "addr",
     "ip_ver",
@@ -158,6 +175,10 @@ pub(crate) const FIXED: [&str; 12] = [
     "log_file",
     "log_keep",
     "metrics",
+    "quota",
+    "quota_files",
+    "max_file",
+    "min_free",
 ];
 
 impl Args {
@@ -219,7 +240,20 @@ impl Args {
         config.audits = self.audit;
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
+        // It writes to files whose size nobody knows.
+        config.serves_v1 = self.limits().is_none();
         Ok(config)
+    }
+
+    /// What all files below the root may come to, if that is limited.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        let limits = Limits { bytes: self.quota.unwrap_or(u64::MAX), files: self.quota_files.unwrap_or(u64::MAX) };
+        (self.quota.is_some() || self.quota_files.is_some()).then_some(limits)
+    }
+
+    /// What each file has to keep to.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { max_file: self.max_file, min_free: self.min_free }
     }
 
     /// The key of this receiver, made where there is none; one that serves a single job has its own.

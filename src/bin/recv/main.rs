@@ -27,7 +27,7 @@ use parallel_transfer::progress::Counter;
 use parallel_transfer::server::{self, Allowed, Homes, LiveConfig, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::{Store, take_umask};
+use parallel_transfer::store::{Ledger, Store, take_umask};
 use parallel_transfer::terminal::{self, LogLevel, Terminal};
 use parallel_transfer::ticket::Ticket;
 
@@ -93,6 +93,12 @@ fn run(
         config.metrics = Some(Arc::new(listener.with_context(|| format!("can't listen on {address} for --metrics"))?));
     }
     store.keep_index_below(args.state_dir().as_deref());
+    store.set_bounds(args.bounds());
+    if let Some(limits) = args.limits() {
+        store.limit(limits).with_context(|| format!("can't count what is in '{root}'"))?;
+        let there = store.ledger().map(Ledger::usage).unwrap_or_default();
+        tracing::info!("{} bytes in {} files are there, which count for the quota", there.bytes, there.files);
+    }
     fence_in(args, store.path());
     let stop = Arc::new(Stop::new()?);
     let signalled = Arc::new(AtomicBool::new(false));

@@ -1,12 +1,10 @@
 //! Tests of files being received.
 #![allow(clippy::single_range_in_vec_init, reason = "one range is missing")]
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::process::Command;
 use std::thread;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -207,50 +205,4 @@ fn nothing_outside_changes_while_a_folder_flips() {
     });
     assert_eq!(fs::read_dir(yard.outside("")).unwrap().count(), 0);
     yard.assert_clean();
-}
-
-const COUNTED: &str = "PARALLEL_TRANSFER_COUNTED_FILES";
-
-/// What the next test looks at from outside.
-#[test]
-fn small_files_to_be_counted() {
-    let Ok(count) = std::env::var(COUNTED) else { return };
-    let (yard, mut folders) = (Yard::new(), Folders::default());
-    for number in 0..count.parse().unwrap() {
-        let incoming = yard.store.begin(&mut folders, &path(format!("{number:03}")), &meta(4, 1), OnExisting::Replace).unwrap();
-        incoming.write_at(0, b"four").unwrap();
-        incoming.note(0..4).unwrap();
-    }
-    // Not removed one by one, which would be counted.
-    std::mem::forget(yard);
-}
-
-#[test]
-fn a_small_file_costs_five_system_calls() {
-    let folder = tempfile::tempdir().unwrap();
-    let count = |files: &str| {
-        let log = folder.path().join("log");
-        let mut strace = Command::new("strace");
-        strace.arg("-f").arg("-o").arg(&log).arg(std::env::current_exe().unwrap());
-        strace.args(["--exact", "store::incoming::tests::small_files_to_be_counted"]);
-        strace.env(COUNTED, files).env("TMPDIR", folder.path()).output().ok()?;
-        let mut calls: BTreeMap<String, i32> = BTreeMap::new();
-        for line in fs::read_to_string(&log).ok()?.lines() {
-            // The second half of a call that was interrupted is no call.
-            let Some((call, _)) = line.split_once('(') else { continue };
-            *calls.entry(call.split_whitespace().last()?.to_owned()).or_default() += 1;
-        }
-        calls.contains_key("openat2").then_some(calls)
-    };
-    let (Some(few), Some(many)) = (count("10"), count("110")) else {
-        println!("SKIPPED the count of system calls: no strace here");
-        return;
-    };
-    // A file, rounded: on a machine that is very busy the folder may be looked up once more.
-    let more = many.iter().map(|(call, count)| (call.as_str(), (count - few.get(call).unwrap_or(&0) + 50) / 100));
-    // Memory and threads, and what a build for tests asks before each close.
-    let unrelated = ["mmap", "munmap", "brk", "madvise", "futex", "fcntl"];
-    let more = more.filter(|(call, count)| *count > 0 && !unrelated.contains(call));
-    let expected = ["close", "openat", "pwrite64", "renameat", "utimensat"].map(|call| (call, 1));
-    assert_eq!(more.collect::<Vec<_>>(), expected);
 }
