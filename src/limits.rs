@@ -396,6 +396,50 @@ pub const TLS_INCOMING_LEN: usize = 128 * 1024 + TLS_RECORD_LEN_MAX;
 /// Bytes that are encrypted for one write to a socket: with their ciphertext they stay in a core's cache.
 pub const TLS_WRITE_LEN: usize = 64 * 1024;
 
+/// Bytes of a user's name.
+pub const USER_NAME_LEN_MAX: usize = 32;
+
+/// Bytes of a password: more says no more, and each is hashed for whoever asks.
+pub const PASSWORD_LEN_MAX: usize = 1024;
+
+/// KiB of memory for one hash of a password: with [`HASH_PASSES`] and [`HASH_LANES`] what OWASP recommends
+/// for Argon2id (Password Storage Cheat Sheet).
+pub const HASH_MEMORY_KIB: u32 = 19 * 1024;
+
+/// Passes over that memory.
+pub const HASH_PASSES: u32 = 2;
+
+/// Lanes in it: a login has one thread.
+pub const HASH_LANES: u32 = 1;
+
+/// Times that a stored hash may want more memory, passes or lanes than ours: a database that somebody
+/// altered must not take all of the machine's.
+pub const HASH_COST_FACTOR_MAX: u32 = 8;
+
+/// Hashes of passwords that are computed at once: 38 MiB, and no more than two cores.
+pub const HASHES_MAX: usize = 2;
+
+/// Hashes that wait for their turn: two seconds of work. Who comes later hears that we are busy.
+pub const HASHES_WAITING_MAX: usize = 64;
+
+/// Bytes that an account may keep where nobody said otherwise.
+pub const ACCOUNT_BYTES_DEFAULT: u64 = 500 * 1024 * 1024;
+
+/// Files that an account may keep where nobody said otherwise: those bytes in files of 5 KiB.
+pub const ACCOUNT_FILES_DEFAULT: u64 = 100_000;
+
+/// Keys of one account: a machine has one.
+pub const ACCOUNT_KEYS_MAX: usize = 64;
+
+/// Bytes of what is said about a key: a user and a machine's name.
+pub const KEY_COMMENT_LEN_MAX: usize = 128;
+
+/// Bytes of a file with a private key: a key has 120.
+pub const LOGIN_KEY_LEN_MAX: usize = 8 * 1024;
+
+/// How long the accounts may be locked by another program, which needs them for a moment.
+pub const ACCOUNTS_BUSY_MAX: Duration = Duration::from_secs(5);
+
 /// Bytes of a host key file: a key and a certificate of a thousand bytes in all, of any usual kind.
 pub const HOST_KEY_LEN_MAX: usize = 64 * 1024;
 
@@ -422,6 +466,8 @@ pub const LOG_KEEP_DAYS_DEFAULT: u32 = 30;
 
 /// Days that `--log_keep` may ask for: a century.
 pub const LOG_KEEP_DAYS_MAX: u32 = 36_525;
+/// How long sessions may go on whose account was locked or removed.
+pub const SESSION_END_MAX: Duration = Duration::from_secs(2);
 
 const _: () = {
     assert!(WINDOW_FRAMES_MAX * REPLY_LEN_MAX <= REPLIES_LEN_MAX);

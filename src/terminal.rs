@@ -26,6 +26,7 @@ use log::Log;
 use crate::exit::Verdict;
 use crate::path::RemotePath;
 use crate::progress::{Counter, Progress};
+use crate::secret::{PasswordError, Secret};
 use crate::stop::Stop;
 
 /// Time between two looks at the progress.
@@ -359,6 +360,27 @@ pub fn print_lines(lines: &[String]) -> io::Result<()> {
 pub fn print_would_send(path: &RemotePath) {
     // A reader who left early has seen enough.
     let _ = writeln!(io::stdout(), "{path}");
+}
+
+/// Asks for a secret on the terminal of this process, wherever its input comes from, and shows nothing of it.
+///
+/// # Errors
+/// [`PasswordError::Nowhere`] where there is no terminal; it can't be read.
+pub fn ask_secret(prompt: &str) -> Result<Secret, PasswordError> {
+    match rpassword::prompt_password(prompt) {
+        Ok(typed) => Ok(Secret::from(typed.into_bytes())),
+        Err(error) => Err(PasswordError::Nowhere(error)),
+    }
+}
+
+/// Asks a question that is answered by yes or no, and no if it is not yes.
+///
+/// # Errors
+/// The answer can't be read.
+pub fn confirm(question: &str) -> io::Result<bool> {
+    write!(io::stderr(), "{question}")?;
+    let answer = io::stdin().lines().next().transpose()?.unwrap_or_default();
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Prints what ended a program before it began.

@@ -23,12 +23,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["path", "entry", "ranges", "digest", "limits"]),
     ("pump", &["protocol", "digest", "subtrees", "limits"]),
     ("ticket", &["net", "protocol", "limits"]),
+    ("secret", &["path", "limits"]),
+    ("login_key", &["limits"]),
     (
         "client",
         &["net", "store", "protocol", "pump", "path", "entry", "ranges", "digest", "subtrees", "limits", "progress", "stop"],
     ),
-    ("server", &["net", "store", "protocol", "pump", "path", "entry", "ranges", "digest", "limits", "progress", "stop"]),
-    ("terminal", &["progress", "exit", "stop", "path"]),
+    (
+        "server",
+        &["net", "store", "protocol", "pump", "login_key", "path", "entry", "ranges", "digest", "limits", "progress", "stop"],
+    ),
+    ("terminal", &["progress", "exit", "stop", "path", "secret"]),
     ("lib", &[]),
 ];
 
@@ -124,9 +129,11 @@ fn every_limit_has_a_reason_and_a_use() {
         "src/bin/send/args.rs",
         "src/bin/send/wire.rs",
         "src/bin/send/select.rs",
+        "src/bin/send/secrets.rs",
         "src/bin/recv/args.rs",
         "src/bin/recv/config.rs",
         "src/bin/recv/main.rs",
+        "src/bin/recv/admin.rs",
     ] {
         code.push_str(&fs::read_to_string(top.join(file)).unwrap());
     }

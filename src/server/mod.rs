@@ -1,5 +1,6 @@
 //! The receiver: accepts connections, serves each in a thread of its own, ends in order.
 
+pub mod accounts;
 mod audit;
 mod connection;
 mod finish;

@@ -232,7 +232,7 @@ pub fn send_command() -> Command {
 fn at_home(mut command: Command) -> Command {
     static HOME: LazyLock<TempDir> = LazyLock::new(temp_dir);
     command.env("XDG_STATE_HOME", HOME.path().join("state")).env("XDG_CONFIG_HOME", HOME.path().join("config"));
-    command.env_remove("PTF_TICKET");
+    command.env_remove("PTF_TICKET").env_remove("PTF_PASSWORD");
     command
 }
 

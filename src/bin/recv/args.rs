@@ -16,7 +16,7 @@ use parallel_transfer::store::{Bounds, Limits};
 use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
 use crate::fence::Fence;
-use crate::incoming;
+use crate::{admin, incoming};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,6 +30,8 @@ Examples:
           receive as that file says
   recv incoming list
           show what was not received whole, and is kept to be gone on with
+  recv user add alice
+          make an account; 'recv user --help' tells of quotas, keys and rights
   recv --port 9000 --root /
           let every path mean what it says, as the Python original does
 
@@ -159,6 +161,9 @@ pub(crate) enum Command {
     /// Show or remove files that were not received whole
     #[command(subcommand, after_help = incoming::EXAMPLES)]
     Incoming(incoming::Command),
+    /// Make, show, change or remove accounts
+    #[command(after_help = admin::EXAMPLES)]
+    User(admin::User),
 }
 
 /// What SIGHUP can't change. All other flags may be changed in the file of `--config`.

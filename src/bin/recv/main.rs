@@ -1,5 +1,6 @@
 //! `recv`: flags → receiver → exit code.
 
+mod admin;
 mod args;
 mod config;
 mod fence;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let done = take_log(&args).and_then(|(level, lost)| match &args.command {
         None => run(&args, lost, |live, status| Reload { arguments, matches, live, level, status }),
         Some(Command::Incoming(command)) => incoming::run(command),
+        Some(Command::User(user)) => admin::run(user),
     });
     let verdict = done.unwrap_or_else(|error| {
         terminal::print_error("recv", &error);

@@ -48,7 +48,7 @@ impl Reload {
         let args = Args::from_arg_matches(&matches).map_err(|error| error.to_string())?;
         let config = args.config().map_err(|error| format!("{error:#}"))?;
         let raw = |matches: &ArgMatches, id| matches.get_raw(id).map(|values| values.map(OsString::from).collect::<Vec<_>>());
-        for id in FIXED.into_iter().filter(|id| raw(&matches, id) != raw(&self.matches, id)) {
+        for id in FIXED.iter().filter(|id| raw(&matches, id) != raw(&self.matches, id)) {
             tracing::warn!("'{id}' stays as it was at the start: only a restart changes it");
         }
         self.live.change(config);

@@ -31,6 +31,8 @@ Examples:
           send the contents of photos to a receiver ('recv --port 9000' there)
   send --server backup --port 9000 --file disk.img --remote_dir /images --thread_num 8
           send one file over more connections
+  send key
+          make a key to log in with; 'send key --help' tells more
 
 Every flag may be written with '-' instead of '_'. Sizes take the suffixes K, M, G, T (powers of 1024).
 

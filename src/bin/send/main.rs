@@ -1,8 +1,10 @@
 //! `send`: flags → job → exit code.
 
 mod args;
+mod key;
 mod local;
 mod manifest;
+mod secrets;
 mod select;
 mod wire;
 
@@ -34,6 +36,9 @@ fn main() -> ExitCode {
     }));
     if std::env::args_os().skip(1).eq(["--worker"]) {
         return work_for_parent();
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "key") {
+        return key::run();
     }
     let args = Args::parse();
     let terminal = Terminal::for_send(args.loudness());

@@ -1,7 +1,5 @@
 //! The flags of `send` that say how the receiver is spoken to, and why it may be trusted.
 
-use std::fs::File;
-use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +12,7 @@ use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::pace::Pace;
 use parallel_transfer::net::tls::{Client, Fingerprint};
 use parallel_transfer::path::Escaped;
+use parallel_transfer::secret::{Secret, read_bounded};
 use parallel_transfer::ticket::Ticket;
 
 /// The variable that a ticket may be in.
@@ -102,20 +101,16 @@ impl Wire {
 
     /// The ticket, if there is one.
     pub(crate) fn ticket(&self) -> anyhow::Result<Option<Ticket>> {
-        let (text, source) = match &self.ticket_file {
-            Some(file) if file == Path::new("-") => (read_ticket(io::stdin().lock()), "standard input".to_owned()),
-            Some(file) => {
-                #[allow(clippy::disallowed_methods, reason = "the user named this file")]
-                let opened = File::open(file).and_then(read_ticket);
-                (opened, format!("'{}'", Escaped::path(file)))
-            }
-            None => match std::env::var(TICKET_VARIABLE) {
-                Ok(text) => (Ok(text), TICKET_VARIABLE.to_owned()),
-                Err(_) => return Ok(None),
+        let (read, source) = match &self.ticket_file {
+            Some(file) if file == Path::new("-") => (read_bounded(file, TICKET_LEN_MAX), "standard input".to_owned()),
+            Some(file) => (read_bounded(file, TICKET_LEN_MAX), format!("'{}'", Escaped::path(file))),
+            None => match std::env::var_os(TICKET_VARIABLE) {
+                Some(text) => (Ok(Secret::of(text)), TICKET_VARIABLE.to_owned()),
+                None => return Ok(None),
             },
         };
-        let text = text.with_context(|| format!("can't read a ticket from {source}"))?;
-        Ok(Some(text.parse().with_context(|| source)?))
+        let read = read.with_context(|| format!("can't read a ticket from {source}"))?;
+        Ok(Some(String::from_utf8_lossy(read.as_bytes()).parse().with_context(|| source)?))
     }
 
     /// The flag, if one was given, that says whom to trust: what a ticket says as well.
@@ -148,13 +143,6 @@ impl Wire {
         };
         Ok(dialer.with_tls(Some(tls)))
     }
-}
-
-#[allow(clippy::disallowed_methods, reason = "what is read has a bound")]
-fn read_ticket(mut from: impl io::Read) -> io::Result<String> {
-    let mut text = String::new();
-    from.by_ref().take(TICKET_LEN_MAX).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn default_known_hosts() -> anyhow::Result<PathBuf> {
