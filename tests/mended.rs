@@ -125,7 +125,7 @@ fn a_signal_that_is_ignored_stays_ignored() {
     let recv = Path::new(env!("CARGO_BIN_EXE_recv"));
     command.args(["-c", "trap '' HUP INT; exec \"$0\" --port 0 --addr 127.0.0.1 --root \"$1\""]).arg(recv).arg(root.path());
     let mut process = Running::start(&mut command);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     assert_eq!(u64::from_str_radix(caught.trim(), 16).unwrap() & 0b11, 0, "{status}");
     for signal in ["HUP", "INT", "TERM"] {
