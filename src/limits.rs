@@ -13,6 +13,9 @@ pub const PATH_LEN_MAX: usize = 4095;
 /// Bytes of a file name on the wire: a path below the root, and before it the root's own path.
 pub const WIRE_NAME_LEN_MAX: usize = 2 * (PATH_LEN_MAX + 1);
 
+/// Bytes of a user's name on the wire; the grammar of names allows fewer.
+pub const USER_LEN_MAX: usize = 255;
+
 /// Bytes in one `cd` or `cf` list: its length field has six digits.
 pub const LIST_LEN_MAX: usize = 999_999;
 
@@ -226,6 +229,36 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// How long a connection may take until it has joined a job, from its first byte on.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a job may do nothing at all.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(30 * 60);
+
+/// Wrong logins from one address, or one IPv6 network, that are answered within [`PENALTY_TIME`].
+pub const LOGIN_TRIES_DEFAULT: u32 = 10;
+
+/// How long a wrong login counts.
+pub const PENALTY_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// What the first wrong login waits for its answer; each further one waits twice as long.
+pub const LOGIN_DELAY_MIN: Duration = Duration::from_millis(100);
+
+/// What any wrong login waits at the most: its connection takes up room meanwhile.
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(5);
+
+/// Addresses whose wrong logins are remembered.
+pub const PENALTIES_MAX: usize = 4096;
+
+/// How long a home that nobody is in stays open: what is in it need not be counted again.
+pub const HOME_LINGER: Duration = Duration::from_secs(10 * 60);
+
+/// How often a receiver looks whether its accounts were changed.
+pub const ACCOUNTS_EVERY: Duration = Duration::from_millis(500);
+
+/// Connections from one address, or one IPv6 network: a large job opens a hundred.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 512;
+
+/// Connections of one account.
+pub const CONNECTIONS_PER_ACCOUNT_MAX: usize = 256;
 
 /// How long a receiver may take to open a job, whatever it says meanwhile.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -2,11 +2,8 @@
 //!
 //! Wiped from memory when it is dropped, and never shown by `Debug`.
 
-use std::ffi::OsString;
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -14,10 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::limits::PASSWORD_LEN_MAX;
 use crate::path::Escaped;
-
-/// Bytes that are a secret.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub use crate::protocol::Secret;
 
 /// Why there is no password.
 #[derive(Debug, thiserror::Error)]
@@ -50,32 +44,6 @@ pub struct PasswordSource<'a> {
     pub variable: Option<Secret>,
 }
 
-impl Secret {
-    /// What a variable of the environment holds.
-    #[must_use]
-    pub fn of(value: OsString) -> Self {
-        Self::from(value.into_vec())
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl From<Vec<u8>> for Secret {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
-    }
-}
-
 impl PasswordSource<'_> {
     /// The password; `ask` asks for it where nobody gave one.
     ///
@@ -96,7 +64,7 @@ impl PasswordSource<'_> {
             (None, Some(value)) => (value, PASSWORD_VARIABLE.to_owned()),
             (None, None) => (ask()?, "the terminal".to_owned()),
         };
-        match secret.0.len() {
+        match secret.as_bytes().len() {
             1..=PASSWORD_LEN_MAX => Ok(secret),
             0 => Err(PasswordError::Length(source, "empty")),
             _ => Err(PasswordError::Length(source, "too long")),
@@ -150,7 +118,7 @@ pub fn read_private(file: &Path, len_max: usize) -> io::Result<Secret> {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     let secret = read(opened, len_max as u64 + 1)?;
-    if secret.0.len() > len_max {
+    if secret.as_bytes().len() > len_max {
         return Err(io::Error::other(format!("it is larger than {len_max} bytes")));
     }
     Ok(secret)
@@ -161,7 +129,7 @@ fn read(from: impl Read, len_max: u64) -> io::Result<Secret> {
     // With room for all of it: growing would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len_max).unwrap_or_default()));
     from.take(len_max).read_to_end(&mut bytes)?;
-    Ok(Secret(bytes))
+    Ok(Secret::from(bytes))
 }
 
 /// Without what ends the line, on this system or another; any other byte belongs to the password.

@@ -15,7 +15,8 @@ use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Answer, Credential, Decoded, Features, Known, Names, Open, Put, Reply, Request, Session, Status, Token, Totals, Wanted, v1,
+    Answer, Credential, Decoded, Features, Known, Names, Open, Put, Reply, Request, Secret, Session, Status, Token, Totals,
+    Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 
@@ -167,6 +168,9 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
         syncs: false,
         is_dry: false,
     };
+    let user = b"alice".to_vec();
+    let password = Credential::Password { user: user.clone(), password: Secret::from(b"pw".to_vec()) };
+    let key = Credential::Key { user, public: counting(32), signature: counting(64) };
     let put = |name: &'static str, file: FileMeta, range: std::ops::Range<u64>| {
         move |bytes: &mut Vec<u8>| {
             let binding = request::encode_put(bytes, &path(name), &file, &range);
@@ -193,7 +197,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
     let encoders: Vec<Encode> = vec![
         Box::new(hello),
         Box::new(open(rich_open)),
-        Box::new(open(plain_open)),
+        Box::new(open(plain_open.clone())),
         Box::new(|bytes| {
             request::encode_join(bytes, &TOKEN);
             Request::Join(TOKEN)
@@ -215,6 +219,12 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
             let FileMeta { identity: Identity { size, mtime, .. }, attributes, .. } = file_x(3, false);
             request::encode_verify(bytes, &path("x"), &file_x(3, false), &counting(32));
             Request::Verify(Known { path: path("x"), size, mtime, attributes }, counting(32))
+        }),
+        Box::new(open(Open { credential: password, ..plain_open.clone() })),
+        Box::new(open(Open { credential: key, ..plain_open })),
+        Box::new(|bytes| {
+            request::encode_sign_up(bytes, b"alice", &Secret::from(b"pw".to_vec()));
+            Request::SignUp { user: b"alice".to_vec(), password: Secret::from(b"pw".to_vec()) }
         }),
     ];
     let encoded = |encode: Encode| {

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("store", &["path", "entry", "ranges", "digest", "limits"]),
     ("pump", &["protocol", "digest", "subtrees", "limits"]),
     ("ticket", &["net", "protocol", "limits"]),
-    ("secret", &["path", "limits"]),
+    ("secret", &["protocol", "path", "limits"]),
     ("login_key", &["limits"]),
     (
         "client",

@@ -16,6 +16,7 @@ use super::attempts::Interrupted;
 use super::digests::note_there;
 use super::entries::Entries;
 use super::live::{Live, Registered};
+use super::login::Login;
 use super::plan::Sending;
 use super::queue::Queue;
 use super::source::Source;
@@ -28,6 +29,7 @@ use crate::limits::{
 };
 use crate::net::Stream;
 use crate::net::dial::{Dialer, backoff};
+use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
@@ -38,6 +40,7 @@ use crate::store::Pending;
 /// Who speaks on the control connection.
 pub(super) struct Announcer<'a> {
     pub(super) open: &'a Open,
+    pub(super) login: &'a Login,
     pub(super) source: &'a Source,
     pub(super) dialer: &'a Dialer,
     pub(super) queue: &'a Queue<'a>,
@@ -135,18 +138,21 @@ impl<'a> Announcer<'a> {
     fn open_session(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
         let mut bytes = v2::MAGIC.to_vec();
         v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
-        v2::request::encode_open(&mut bytes, self.open);
+        let host_key = self.dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
+        let credential = self.login.credential(host_key, &self.open.token).map_err(Trouble::Fatal)?;
+        v2::request::encode_open(&mut bytes, &Open { credential, ..self.open.clone() });
         line.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         line.outbox.put(&mut *line.stream, &bytes)?;
         line.outbox.flush(&mut *line.stream)?;
-        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let mut deadline = Instant::now() + OPEN_TIMEOUT;
         let opened = loop {
             if Instant::now() >= deadline {
                 return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
             }
             match self.next_reply(line) {
                 Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
-                Ok(Reply::Heartbeat) => {}
+                // Others may be logging in before.
+                Ok(Reply::Heartbeat) => deadline = Instant::now() + OPEN_TIMEOUT,
                 Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
                 Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
                 Ok(_) => return Err(Trouble::Fatal(self.foreign(None))),

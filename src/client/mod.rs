@@ -14,12 +14,14 @@ mod flight;
 mod keep;
 mod links;
 mod live;
+mod login;
 mod lost;
 mod outcome;
 mod plan;
 mod process;
 mod queue;
 mod refusals;
+mod sign_up;
 mod source;
 mod trouble;
 mod walk;
@@ -35,7 +37,9 @@ use anyhow::Context as _;
 
 pub use announce::Refused;
 pub use filter::{Filter, Rule};
+pub use login::Login;
 pub use process::serve_parent;
+pub use sign_up::sign_up;
 pub use source::lands_in_itself;
 pub use walk::Look;
 
@@ -79,6 +83,8 @@ pub struct Job {
     pub look: Look,
     /// The receiver.
     pub dialer: Dialer,
+    /// Who the user says to be.
+    pub login: Login,
     /// Where it is to land, and how that is asked for.
     pub target: Target,
     /// Bytes of a chunk at the most.
@@ -394,7 +400,7 @@ impl<'a> Crew<'a> {
         let Watcher { digest, dry, .. } = *self.watcher;
         let part_len = self.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
         let (queue, live, stop) = (self.queue, self.live, self.stop);
-        Announcer { open, source, dialer, queue, progress, live, stop, part_len, digest, dry }
+        Announcer { open, login: &self.job.login, source, dialer, queue, progress, live, stop, part_len, digest, dry }
     }
 
     /// The one place where a run is said to have gone well.

@@ -96,7 +96,7 @@ impl Sealed {
 
     /// The end that was dialled; `first_bytes` were read from the socket already.
     pub(super) fn server(server: &Server, first_bytes: &[u8]) -> Result<Self, TlsError> {
-        let mut sealed = Self::new(End::Server(UnbufferedServerConnection::new(Arc::clone(&server.0))?));
+        let mut sealed = Self::new(End::Server(UnbufferedServerConnection::new(Arc::clone(&server.config))?));
         let Some(room) = sealed.incoming.buffer.get_mut(..first_bytes.len()) else {
             return Err(TlsError::Foreign("the peer began with too many bytes"));
         };

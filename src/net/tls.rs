@@ -188,12 +188,16 @@ fn has_aes() -> bool {
 
 /// The side that has a host key. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Server(pub(super) Arc<ServerConfig>);
+pub struct Server {
+    pub(super) config: Arc<ServerConfig>,
+    fingerprint: Fingerprint,
+}
 
 impl Server {
     /// One that shows `certificate` and has its key. No session tickets and no data before the
     /// handshake's end: a connection lives as long as its job, and nothing may be replayed.
     pub(super) fn new(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Result<Self, rustls::Error> {
+        let fingerprint = Fingerprint::of(&certificate);
         let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&version::TLS13])?
             .with_no_client_auth()
@@ -203,7 +207,13 @@ impl Server {
         config.max_early_data_size = 0;
         // A client without AES instructions says so by its order. Where we have none, ours counts.
         config.ignore_client_order = !has_aes();
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), fingerprint })
+    }
+
+    /// What clients know its key by.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
     }
 }
 
@@ -501,7 +511,7 @@ mod tests {
             .unwrap()
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)) as Arc<dyn ResolvesServerCert>);
-        let (client_says, _) = meet(&client, &Server(Arc::new(config)));
+        let (client_says, _) = meet(&client, &Server { config: Arc::new(config), fingerprint: Fingerprint::from_bytes([0; 32]) });
         assert!(matches!(client_says, Err(TlsError::Failed(rustls::Error::InvalidCertificate(_)))), "{client_says:?}");
         assert_eq!(client.seen(), None);
     }

@@ -5,15 +5,17 @@
 #![warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 pub mod hello;
+mod login;
 pub mod v1;
 pub mod v2;
 
-use std::fmt;
 use std::ops::{Range, RangeInclusive};
 
 use crate::digest::{Binding, Checksum, Digest};
 use crate::entry::{Attributes, Entry, FileMeta, Time};
 use crate::path::{PathError, RemotePath};
+
+pub use login::{Credential, Secret, Token, to_sign};
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,13 @@ pub enum Request<'a> {
     },
     /// Open a session.
     Open(Open),
+    /// Make an account.
+    SignUp {
+        /// Its name, as it came.
+        user: Vec<u8>,
+        /// Its password.
+        password: Secret,
+    },
     /// Take this connection into a session.
     Join(Token),
     /// Take the payload that follows as a range of a file, which is published when it is whole.
@@ -50,16 +59,6 @@ pub enum Request<'a> {
     Describe(Entry),
     /// Publish what waits for the end, and end the session.
     Finish,
-}
-
-/// A secret that a client made, for what it opens.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Token(pub [u8; 32]);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(..)")
-    }
 }
 
 /// A session to be opened.
@@ -79,15 +78,6 @@ pub struct Open {
     pub syncs: bool,
     /// Is only to be told what is there, and nothing changed?
     pub is_dry: bool,
-}
-
-/// Why a client may open a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// It says nothing.
-    None,
-    /// It has the ticket of a receiver that serves one job.
-    Ticket(Token),
 }
 
 /// A range of a file, whose payload follows.

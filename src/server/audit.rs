@@ -169,7 +169,7 @@ impl<'a> Audit<'a> {
 }
 
 /// What accounts add: who it is, and what only those may do who have one.
-#[allow(dead_code, reason = "there are no accounts yet; here an act is named, whoever calls it")]
+#[allow(dead_code, reason = "here an act is named, whoever calls it")]
 impl Audit<'_> {
     /// It is `user` from now on.
     pub(super) fn logged_in(&mut self, user: Arc<str>) {

@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 use super::audit::Audit;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
-use super::homes::Homes;
+use super::homes::{Admitted, Home, Homes, NotAdmitted};
 use super::metrics::Metrics;
+use super::penalties::Penalties;
 use super::session::{Attached, Session, Sessions};
 use super::{Config, Served, finish};
-use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, LOGIN_TIMEOUT, STALE_AFTER};
+use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, STALE_AFTER};
+use crate::net::pace::Pace;
 use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
+use crate::protocol::{Answer, Credential, Decoded, Features, Open, Put, Reply, Request, Secret, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 use crate::store::{Folders, Made};
@@ -29,6 +31,9 @@ pub(super) struct Shared<'a> {
     pub(super) config: &'a Config,
     pub(super) sessions: &'a Sessions,
     pub(super) metrics: &'a Metrics,
+    pub(super) penalties: &'a Penalties,
+    /// The rate of all connections together, if there is one.
+    pub(super) pace: Option<&'a Arc<Pace>>,
     pub(super) stop: &'a Stop,
 }
 
@@ -52,6 +57,7 @@ struct Connection<'a> {
     /// Until when it must have joined a job, once it has said anything.
     login_by: Option<Instant>,
     folders: Folders,
+    slot: &'a Slot<'a>,
     peer: Peer,
     audit: Audit<'a>,
     /// When a frame was served last.
@@ -68,6 +74,10 @@ struct Answering {
     stream: Stream,
     /// Time spent waiting for bytes.
     waited: Duration,
+    /// The rates that what is read may have: of all, and of the job's account.
+    paces: Vec<Arc<Pace>>,
+    /// The job that it is read for.
+    session: Option<Arc<Session>>,
     answers: Vec<u8>,
     /// Frames whose answers wait, and since when the first of them does.
     waiting: usize,
@@ -111,8 +121,16 @@ impl io::Read for Answering {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.send_answers()?;
         let before = Instant::now();
-        let read = self.stream.read(bytes);
-        self.waited += before.elapsed();
+        let len = self.paces.iter().fold(bytes.len(), |len, pace| pace.share(len));
+        let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());
+        let now = Instant::now();
+        self.waited += now.duration_since(before);
+        if let Some(session) = &self.session {
+            session.note_active(now);
+        }
+        if let Ok(len) = read {
+            self.paces.iter().for_each(|pace| pace.wait(len));
+        }
         read
     }
 }
@@ -127,33 +145,45 @@ enum Next {
 
 /// Serves a connection to its end. It was cut if the end came in the middle of a frame and from
 /// our side.
-pub(super) fn serve(stream: Stream, slot: &Slot<'_>, shared: Shared<'_>) -> Served {
+pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) -> Served {
     let peer = slot.peer();
     let mut connection = Connection {
         shared,
         state: State::New,
-        login_by: None,
+        // Who speaks v1 may have nothing to say for long.
+        login_by: (!shared.config.serves_v1).then(|| Instant::now() + shared.config.login),
         folders: Folders::default(),
+        slot,
         peer,
         audit: Audit::new(shared.config.audits, peer, shared.metrics),
         served: Instant::now(),
         dialect: None,
         inbox: Inbox::default(),
-        stream: Answering { stream, waited: Duration::ZERO, answers: Vec::new(), waiting: 0, since: None },
+        stream: Answering {
+            stream,
+            paces: shared.pace.into_iter().cloned().collect(),
+            session: None,
+            waited: Duration::ZERO,
+            answers: Vec::new(),
+            waiting: 0,
+            since: None,
+        },
     };
     tracing::debug!("{peer}: connected");
     connection.audit.connected();
     let ending = loop {
-        let ending = match connection.wait_for_frame(slot) {
+        let ending = match connection.wait_for_frame() {
             // The peer would not hear the answer, and would ask again.
             Next::Frame if slot.is_cut() => Err(Ending::Closed),
-            Next::Frame => connection.serve_frame(slot),
+            Next::Frame => connection.serve_frame(),
             Next::End(ending) => Err(ending),
         };
         if let Err(ending) = ending {
             break ending;
         }
     };
+    // Whoever was woken hears why.
+    let ending = connection.over().map_or(ending, Ending::refused);
     let (cut, mid_frame) = (slot.is_cut(), matches!(ending, Ending::Broken { .. }));
     match &ending {
         Ending::Closed => tracing::debug!("{peer}: disconnected"),
@@ -201,7 +231,8 @@ impl<'a> Connection<'a> {
     }
 
     /// Waits until the header of a frame is here, and all of a list.
-    fn wait_for_frame(&mut self, slot: &Slot<'_>) -> Next {
+    fn wait_for_frame(&mut self) -> Next {
+        let slot = self.slot;
         loop {
             if let Err(ending) = self.find_dialect() {
                 return Next::End(ending);
@@ -257,7 +288,7 @@ impl<'a> Connection<'a> {
             let Some(dialect) = hello::recognise(self.inbox.bytes()) else {
                 let may_wait = self.shared.config.serves_v1 && self.inbox.bytes().first() != v2::MAGIC.first();
                 if !self.inbox.bytes().is_empty() && !may_wait {
-                    self.login_by.get_or_insert_with(|| Instant::now() + LOGIN_TIMEOUT);
+                    self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login);
                 }
                 return Ok(());
             };
@@ -275,11 +306,11 @@ impl<'a> Connection<'a> {
                 }
                 Dialect::V2 => {
                     self.inbox.consume(v2::MAGIC.len());
-                    self.login_by.get_or_insert_with(|| Instant::now() + LOGIN_TIMEOUT);
+                    self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login);
                 }
                 Dialect::Tls => {
                     let (false, Some(tls)) = (is_encrypted, &self.shared.config.tls) else { return Err(Ending::Foreign) };
-                    let deadline = Instant::now() + LOGIN_TIMEOUT;
+                    let deadline = Instant::now() + self.shared.config.login;
                     self.login_by = Some(deadline);
                     let first = self.inbox.bytes().to_vec();
                     self.inbox.consume(first.len());
@@ -312,33 +343,27 @@ impl<'a> Connection<'a> {
     }
 
     /// Serves the frame that is here.
-    fn serve_frame(&mut self, slot: &Slot<'_>) -> Result<(), Ending> {
+    fn serve_frame(&mut self) -> Result<(), Ending> {
         if self.is_stale() {
             return Err(Ending::Closed);
         }
         let Some((request, len)) = self.decode().map_err(Ending::refused)? else { return Ok(()) };
         let answered = match request {
             Request::MakeDirectories(names) => {
-                let done = handlers::make_directories(&self.shared.homes.tree().store, names, &self.audit);
+                let done = handlers::make_directories(&self.tree()?.store, names, &self.audit);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::CreateFiles(names) => {
-                let done = handlers::create_files(&self.shared.homes.tree().store, names, &self.audit);
+                let done = handlers::create_files(&self.tree()?.store, names, &self.audit);
                 self.inbox.consume(len);
                 self.stream.answer(&[v1::answer_to_list(done)])
             }
             Request::Write { name, range } => {
                 let name = name.to_vec();
                 self.inbox.consume(len);
-                let digest = handlers::write(
-                    &self.shared.homes.tree().store,
-                    &mut self.inbox,
-                    &mut self.stream,
-                    &name,
-                    range,
-                    &self.audit,
-                )?;
+                let store = &self.tree()?.store;
+                let digest = handlers::write(store, &mut self.inbox, &mut self.stream, &name, range, &self.audit)?;
                 self.stream.answer(&digest.to_hex())
             }
             Request::Put(put) => {
@@ -352,11 +377,15 @@ impl<'a> Connection<'a> {
             }
             Request::Open(open) => {
                 self.inbox.consume(len);
-                self.open(open, slot)?
+                self.open(open)?
+            }
+            Request::SignUp { user, password } => {
+                self.inbox.consume(len);
+                self.sign_up(&user, &password)?
             }
             Request::Join(token) => {
                 self.inbox.consume(len);
-                self.join(&token, slot)?
+                self.join(&token)?
             }
             Request::Have(batch) => {
                 self.inbox.consume(len);
@@ -386,10 +415,22 @@ impl<'a> Connection<'a> {
         answered.map_err(|error| Ending::broken("an answer", &error))
     }
 
+    /// The tree that v1 writes to.
+    fn tree(&self) -> Result<&'a Home, Ending> {
+        self.shared
+            .homes
+            .tree()
+            .map(Arc::as_ref)
+            .ok_or_else(|| Ending::refused("protocol v1 is not spoken here: it knows no login"))
+    }
+
     /// The job that this connection works on.
     fn session(&self) -> Result<Arc<Session>, Ending> {
         match &self.state {
-            State::Joined(attached) => Ok(Arc::clone(&attached.session)),
+            State::Joined(attached) => match attached.session.over() {
+                None => Ok(Arc::clone(&attached.session)),
+                Some(why) => Err(Ending::refused(why)),
+            },
             State::New | State::Greeted => Err(Ending::refused("a request before a job was joined")),
         }
     }
@@ -414,15 +455,15 @@ impl<'a> Connection<'a> {
         Ok(self.stream.reply(&Reply::Welcome { version, features: features.and(Features::OURS) }))
     }
 
-    fn open(&mut self, open: Open, slot: &Slot<'_>) -> Result<io::Result<()>, Ending> {
+    fn open(&mut self, mut open: Open) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("a job is opened once, after a hello")) };
-        let Shared { homes, sessions, stop, .. } = self.shared;
+        let Shared { sessions, stop, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
-        let home = homes.tree();
-        let store = &home.store;
+        let admitted = self.admit(&mut open)?;
+        let store = &admitted.home.store;
         let shown = Escaped::start_of(&open.directory).to_string();
-        let base =
-            store.resolve_folder(&open.directory).map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
+        let base = admitted.home.resolve_folder(&open.directory);
+        let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
         let is_dry = open.is_dry;
         let make_base = |base: &RemotePath, made: &Made| {
             if stop.is_asked() {
@@ -431,10 +472,11 @@ impl<'a> Connection<'a> {
             let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
         };
-        let (attached, is_known) = sessions.open(home, open, base, make_base).map_err(Ending::refused)?;
-        let landed = store.path().join(attached.session.base.as_path());
-        let landed = if attached.session.base.is_root() { store.path() } else { &landed };
-        self.log(&format!("a job for {}", Escaped::path(landed)));
+        let (attached, is_known) =
+            sessions.open(&admitted, open, (base, self.shared.config.sessions_max), make_base).map_err(Ending::refused)?;
+        let landed = admitted.home.landed(&attached.session.base);
+        let of = admitted.home.owner.as_ref().map_or(String::new(), |owner| format!(" of {}", owner.name));
+        self.log(&format!("a job{of} for {}", Escaped::path(&landed)));
         if !is_known {
             self.audit.opened(&attached.session);
         }
@@ -443,24 +485,88 @@ impl<'a> Connection<'a> {
             is_known,
             landed: landed.as_os_str().as_bytes().to_vec(),
         };
-        self.set_joined(attached, slot)?;
+        self.set_joined(attached)?;
         Ok(self.stream.reply(&reply))
     }
 
-    fn join(&mut self, token: &Token, slot: &Slot<'_>) -> Result<io::Result<()>, Ending> {
+    /// Finds the home of whoever shows what is in `open`, which is forgotten.
+    fn admit(&mut self, open: &mut Open) -> Result<Admitted, Ending> {
+        let credential = std::mem::replace(&mut open.credential, Credential::None);
+        let Shared { homes, config, .. } = self.shared;
+        if homes.want_login() {
+            self.check_penalties()?;
+        }
+        let host_key = config.tls.as_ref().filter(|_| self.stream.stream.is_encrypted()).map(|tls| tls.fingerprint());
+        let admitted = homes.admit(&credential, host_key.as_ref().map(|key| key.as_bytes()), &open.token);
+        let admitted = match admitted {
+            Ok(admitted) => admitted,
+            Err(not) => return Err(self.deny(credential.user(), &not)),
+        };
+        if let Some(owner) = &admitted.home.owner {
+            self.audit.logged_in(owner.name.as_str().into());
+        }
+        Ok(admitted)
+    }
+
+    fn sign_up(&mut self, user: &[u8], password: &Secret) -> Result<io::Result<()>, Ending> {
+        let State::Greeted = self.state else { return Err(Ending::refused("an account is made once, after a hello")) };
+        self.check_penalties()?;
+        let name = self.shared.homes.sign_up(user, password).map_err(|not| self.deny(user, &not))?;
+        // Each costs as a guess does: nobody makes a thousand of them.
+        self.shared.penalties.note(self.peer, Instant::now());
+        tracing::info!("{}: made the account {name}", self.peer);
+        self.audit.signed_up(name.as_str());
+        Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
+    }
+
+    /// Does this address guess?
+    fn check_penalties(&mut self) -> Result<(), Ending> {
+        // It may take a while: what was said so far is to arrive.
+        self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
+        self.shared.penalties.check(self.peer, self.shared.config.login_tries, Instant::now()).map_err(|left| {
+            Ending::refused(format!("too many wrong logins from your address: try again in {} s", left.as_secs() + 1))
+        })
+    }
+
+    /// Says no, which takes time where it may be the answer to a guess.
+    fn deny(&self, user: &[u8], not: &NotAdmitted) -> Ending {
+        self.audit.denied(user, &not.why);
+        tracing::warn!("{}: not logged in: {}", self.peer, not.why);
+        if not.is_guess {
+            self.shared.stop.wait(self.shared.penalties.note(self.peer, Instant::now()));
+        }
+        Ending::refused(&not.said)
+    }
+
+    /// Why the job must end, if it must.
+    fn over(&self) -> Option<&'static str> {
+        match &self.state {
+            State::Joined(attached) => attached.session.over(),
+            State::New | State::Greeted => None,
+        }
+    }
+
+    fn join(&mut self, token: &Token) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("a job is joined once, after a hello")) };
         let deadline = self.login_by.unwrap_or_else(Instant::now);
         // It may be waited for: what was said so far is to arrive.
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
         let attached = self.shared.sessions.join(token, deadline, self.shared.stop).map_err(Ending::refused)?;
-        self.set_joined(attached, slot)?;
+        self.set_joined(attached)?;
         Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
     }
 
-    fn set_joined(&mut self, attached: Attached<'a>, slot: &Slot<'_>) -> Result<(), Ending> {
+    fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
+        if self.shared.homes.want_login() && self.slot.count_of(&attached.session) >= self.shared.config.per_account_max {
+            let max = self.shared.config.per_account_max;
+            return Err(Ending::refused(format!("busy: this account has {max} connections already")));
+        }
         self.login_by = None;
-        slot.set_session(&attached.session);
+        self.slot.set_session(&attached.session);
         self.audit.joined(&attached.session);
+        attached.session.note_active(Instant::now());
+        self.stream.paces.extend(attached.session.home.pace.clone());
+        self.stream.session = Some(Arc::clone(&attached.session));
         self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);
@@ -468,9 +574,7 @@ impl<'a> Connection<'a> {
     }
 
     fn put(&mut self, put: Put) -> Result<Reply, Ending> {
-        let State::Joined(Attached { session, .. }) = &self.state else {
-            return Err(Ending::refused("a request before a job was joined"));
-        };
+        let session = &self.session()?;
         let waited = self.stream.waited;
         let stop = self.shared.stop;
         let receiver = handlers::Receiver { stop, session, folders: &mut self.folders, audit: &self.audit };

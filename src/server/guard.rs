@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::penalties::address_of;
 use super::session::Session;
 use crate::net::{Handle, Peer};
 use crate::stop::Stop;
@@ -84,14 +85,9 @@ impl Guard {
             if stop.is_asked() {
                 return None;
             }
-            // Numbers grow: the first silent one is the oldest. One that was told to go is on its way.
-            let silent = |one: &&Arc<Inside>| {
-                !one.spoke.load(Ordering::Relaxed) && !one.cut.load(Ordering::Relaxed) && !one.handle.is_readable()
-            };
-            if let Some(silent) = inside.values().find(silent) {
-                tracing::debug!("{}: silent, makes room for {peer}", silent.peer);
-                silent.cut.store(true, Ordering::Relaxed);
-                silent.handle.reset();
+            // Numbers grow: the first silent one is the oldest.
+            if let Some(silent) = inside.values().find(|one| one.is_silent()) {
+                silent.make_room_for(peer);
             }
             inside = self.left.wait_timeout(inside, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -123,6 +119,37 @@ impl Guard {
         }
     }
 
+    /// Is there room for one more from this address? Where there are `max` already, the one that was silent
+    /// longest makes it.
+    pub(super) fn has_room_for(&self, peer: Peer, max: usize) -> bool {
+        let inside = self.lock();
+        let Some(address) = address_of(peer).filter(|_| inside.len() >= max) else { return true };
+        let is_neighbour = |one: &&Arc<Inside>| address_of(one.peer) == Some(address) && !one.cut.load(Ordering::Relaxed);
+        if inside.values().filter(is_neighbour).count() < max {
+            return true;
+        }
+        match inside.values().filter(is_neighbour).find(|one| one.is_silent()) {
+            Some(silent) => {
+                silent.make_room_for(peer);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Connections of the account that a session is of.
+    pub(super) fn count_of(&self, session: &Session) -> usize {
+        let is_same = |other: &Arc<Session>| Arc::ptr_eq(&other.home, &session.home);
+        self.lock().values().filter(|one| one.session.get().is_some_and(is_same)).count()
+    }
+
+    /// Ends the reading of those whose sessions must end: what they were answered they still get, and why.
+    pub(super) fn wake_over(&self) {
+        for one in self.lock().values().filter(|one| one.session.get().is_some_and(|session| session.over().is_some())) {
+            one.handle.shutdown(Shutdown::Read);
+        }
+    }
+
     /// Waits until all have left; false when some are left at the deadline.
     pub(super) fn wait_until_empty(&self, deadline: Instant) -> bool {
         let mut inside = self.lock();
@@ -151,6 +178,17 @@ impl Inside {
     fn is_idle(&self) -> bool {
         self.idle.load(Ordering::SeqCst) && self.session.get().is_none_or(|session| session.has_ended())
     }
+
+    /// Did it never send a byte? One that was told to go is on its way.
+    fn is_silent(&self) -> bool {
+        !self.spoke.load(Ordering::Relaxed) && !self.cut.load(Ordering::Relaxed) && !self.handle.is_readable()
+    }
+
+    fn make_room_for(&self, peer: Peer) {
+        tracing::debug!("{}: silent, makes room for {peer}", self.peer);
+        self.cut.store(true, Ordering::Relaxed);
+        self.handle.reset();
+    }
 }
 
 impl Slot<'_> {
@@ -176,6 +214,11 @@ impl Slot<'_> {
     pub(super) fn set_session(&self, session: &Arc<Session>) {
         // A connection joins once.
         let _ = self.inside.session.set(Arc::clone(session));
+    }
+
+    /// Connections of the account that its job is of.
+    pub(super) fn count_of(&self, session: &Session) -> usize {
+        self.guard.count_of(session)
     }
 
     /// Was it cut off from our side?

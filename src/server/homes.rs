@@ -1,46 +1,367 @@
-//! Whose files are where: one tree for all who may come in.
+//! Whose files are where: one tree for all who may come in, or a home below the root for each account.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::store::Store;
+use super::accounts::{Account, Accounts, AccountsError, Denied, Quota, UserName};
+use super::metrics::QuotaUse;
+use crate::limits::HOME_LINGER;
+use crate::net::pace::Pace;
+use crate::path::{Escaped, RemotePath};
+use crate::protocol::{Credential, Secret, Token, to_sign};
+use crate::store::{self, Limits, Store, Umask};
 
 /// A tree, and whose it is.
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) store: Store,
+    /// None where all may come in.
+    pub(super) owner: Option<Owner>,
+    /// The rate at which all its connections together may bring something, if there is one.
+    pub(super) pace: Option<Arc<Pace>>,
+}
+
+/// Whose a home is.
+#[derive(Debug)]
+pub(super) struct Owner {
+    id: i64,
+    pub(super) name: UserName,
+    /// As the account says, or why nobody may be in it.
+    generation: AtomicI64,
+    /// When somebody logged in last.
+    used: Mutex<Instant>,
+}
+
+const LOCKED: i64 = -1;
+const REMOVED: i64 = -2;
+
+/// One who may open a session.
+#[derive(Debug, Clone)]
+pub(super) struct Admitted {
+    pub(super) home: Arc<Home>,
+    /// What the account was at that time.
+    pub(super) generation: i64,
+}
+
+/// Why somebody may not come in.
+#[derive(Debug)]
+pub(super) struct NotAdmitted {
+    /// What the peer hears.
+    pub(super) said: String,
+    /// What the receiver's owner wants to know.
+    pub(super) why: String,
+    /// May it have been a guess?
+    pub(super) is_guess: bool,
 }
 
 /// All trees that a receiver serves.
 #[derive(Debug)]
 pub struct Homes {
-    tree: Arc<Home>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tree(Arc<Home>),
+    Accounts(Box<Estate>),
+}
+
+/// The homes of accounts.
+#[derive(Debug)]
+struct Estate {
+    accounts: Accounts,
+    /// That all homes are in.
+    top: Store,
+    umask: Umask,
+    state_folder: Option<PathBuf>,
+    sign_up: Option<Limits>,
+    /// Bytes a second that each account may bring, if there is a limit.
+    rate: Option<u64>,
+    open: Mutex<HashMap<i64, Arc<Place>>>,
+}
+
+/// The home of one account, once somebody has come in. Held while it is opened.
+type Place = Mutex<Option<Arc<Home>>>;
+
+impl Home {
+    /// The path of a folder that a person named. In a home `/` is the home, whatever its own path is.
+    pub(super) fn resolve_folder(&self, name: &[u8]) -> Result<RemotePath, store::Error> {
+        match self.owner {
+            Some(_) => Ok(RemotePath::parse_loosely(name)?),
+            None => self.store.resolve_folder(name),
+        }
+    }
+
+    /// Where a folder is, as its owner calls it.
+    pub(super) fn landed(&self, base: &RemotePath) -> PathBuf {
+        let top = if self.owner.is_some() { Path::new("/") } else { self.store.path() };
+        // Joined to nothing it would end with a slash.
+        if base.is_root() { top.to_owned() } else { top.join(base.as_path()) }
+    }
+
+    /// Why a session that was opened when the account was of this generation must end, if it must.
+    pub(super) fn over(&self, generation: i64) -> Option<&'static str> {
+        match self.owner.as_ref()?.generation.load(Ordering::Relaxed) {
+            LOCKED => Some("the account was locked"),
+            REMOVED => Some("the account was removed"),
+            now if now != generation => Some("the password or a key of the account was changed: log in again"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.owner {
+            Some(owner) => owner.name.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}
+
+impl NotAdmitted {
+    fn of(denied: &Denied) -> Self {
+        Self {
+            said: denied.told().to_owned(),
+            why: denied.to_string(),
+            is_guess: !matches!(denied, Denied::Busy | Denied::Database(_)),
+        }
+    }
+
+    fn because(why: impl fmt::Display) -> Self {
+        Self { said: why.to_string(), why: why.to_string(), is_guess: false }
+    }
 }
 
 impl Homes {
     /// One tree, for all who may come in.
     #[must_use]
     pub fn of(store: Store) -> Self {
-        Self { tree: Arc::new(Home { store }) }
+        Self { kind: Kind::Tree(Arc::new(Home { store, owner: None, pace: None })) }
     }
 
-    /// The tree that needs no login.
-    pub(super) fn tree(&self) -> &Arc<Home> {
-        &self.tree
+    /// Homes of `accounts` in `top`, each with a number as its name. What must be remembered of them is in
+    /// `state_folder`. Those who make an account themselves get the limits of `sign_up`; without it nobody
+    /// can. All connections of an account together may bring `rate` bytes a second, if that is given.
+    #[must_use]
+    pub fn of_accounts(
+        accounts: Accounts, top: Store, umask: Umask, state_folder: Option<PathBuf>,
+        (sign_up, rate): (Option<Limits>, Option<u64>),
+    ) -> Self {
+        Self {
+            kind: Kind::Accounts(Box::new(Estate { accounts, top, umask, state_folder, sign_up, rate, open: Mutex::default() })),
+        }
     }
 
-    /// Looks after what earlier processes left, see [`Store::adopt`].
+    /// The tree that needs no login, if there is one.
+    pub(super) fn tree(&self) -> Option<&Arc<Home>> {
+        match &self.kind {
+            Kind::Tree(home) => Some(home),
+            Kind::Accounts(_) => None,
+        }
+    }
+
+    /// Do people have to say who they are?
+    pub(super) fn want_login(&self) -> bool {
+        matches!(self.kind, Kind::Accounts(_))
+    }
+
+    /// Says where someone who shows this may come in. The signature of a key is over `host_key`, this
+    /// receiver's fingerprint, and over `token`.
+    pub(super) fn admit(
+        &self, credential: &Credential, host_key: Option<&[u8; 32]>, token: &Token,
+    ) -> Result<Admitted, NotAdmitted> {
+        let estate = match &self.kind {
+            Kind::Tree(_) if matches!(credential, Credential::Password { .. } | Credential::Key { .. }) => {
+                return Err(NotAdmitted::because("this receiver has no accounts: leave --user out"));
+            }
+            Kind::Tree(home) => return Ok(Admitted { home: Arc::clone(home), generation: 0 }),
+            Kind::Accounts(estate) => estate,
+        };
+        let verified = match (credential, host_key) {
+            (Credential::Password { user, password }, Some(_)) => estate.accounts.verify(user, password.as_bytes()),
+            (Credential::Key { user, public, signature }, Some(host_key)) => {
+                estate.accounts.verify_key(user, public, &to_sign(host_key, token, user), signature)
+            }
+            _ => return Err(NotAdmitted::because("this receiver wants to know who you are (--user NAME)")),
+        };
+        let account = verified.map_err(|denied| NotAdmitted::of(&denied))?;
+        if let Err(error) = estate.accounts.note_login(account.id, now()) {
+            tracing::debug!("the login of {} is not noted: {error}", account.name);
+        }
+        let home = estate.open(&account).map_err(|error| NotAdmitted {
+            said: "this receiver can't open your home; its owner knows why from its log".to_owned(),
+            why: error.to_string(),
+            is_guess: false,
+        })?;
+        Ok(Admitted { home, generation: account.generation })
+    }
+
+    /// Makes an account for someone who asks for it.
+    pub(super) fn sign_up(&self, user: &[u8], password: &Secret) -> Result<UserName, NotAdmitted> {
+        let Kind::Accounts(estate) = &self.kind else { return Err(NotAdmitted::because("this receiver has no accounts")) };
+        let Some(limits) = estate.sign_up else {
+            return Err(NotAdmitted::because("nobody can sign up here: ask the receiver's owner for an account"));
+        };
+        let name = UserName::parse(user).map_err(NotAdmitted::because)?;
+        let quota = Quota { bytes_max: limits.bytes, files_max: limits.files };
+        match estate.accounts.add(&name, Some(password.as_bytes()), quota) {
+            Ok(_) => Ok(name),
+            Err(error @ (AccountsError::Exists(_) | AccountsError::PasswordLength | AccountsError::TooManyHashes)) => {
+                Err(NotAdmitted::because(error))
+            }
+            // It may name files of the receiver.
+            Err(error) => Err(NotAdmitted {
+                said: "this receiver can't make an account now; try again later".to_owned(),
+                why: error.to_string(),
+                is_guess: false,
+            }),
+        }
+    }
+
+    /// Looks whether accounts were changed by another process; true if sessions may have to end.
+    pub(super) fn refresh(&self) -> bool {
+        let Kind::Accounts(estate) = &self.kind else { return false };
+        if !estate.accounts.has_changed() {
+            return false;
+        }
+        for home in estate.homes() {
+            let Some(owner) = &home.owner else { continue };
+            let generation = match estate.accounts.find(owner.id) {
+                Ok(Some(account)) => {
+                    if let Some(ledger) = home.store.ledger() {
+                        ledger.set_limits(Limits { bytes: account.bytes_max, files: account.files_max });
+                    }
+                    if account.is_locked { LOCKED } else { account.generation }
+                }
+                Ok(None) => REMOVED,
+                Err(error) => {
+                    tracing::warn!("can't look at the account of {}: {error}", owner.name);
+                    continue;
+                }
+            };
+            owner.generation.store(generation, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Looks after what earlier processes left, see [`Store::adopt`]. In a home that is done when
+    /// somebody comes in for the first time.
     pub(super) fn adopt(&self, keep: Duration, going: &mut dyn FnMut() -> bool) {
-        self.tree.store.adopt(keep, going);
+        match &self.kind {
+            Kind::Tree(home) => home.store.adopt(keep, going),
+            Kind::Accounts(estate) => estate.adopt(keep, going),
+        }
     }
 
     /// Brings to the disk what was published since the last time.
     pub(super) fn sync_if_needed(&self) {
-        self.tree.store.sync_if_needed();
+        match &self.kind {
+            Kind::Tree(home) => home.store.sync_if_needed(),
+            Kind::Accounts(estate) => estate.homes().iter().for_each(|home| home.store.sync_if_needed()),
+        }
+    }
+
+    /// What the accounts whose homes are open have and may have, all together.
+    pub(super) fn quota_use(&self) -> QuotaUse {
+        let Kind::Accounts(estate) = &self.kind else { return QuotaUse::default() };
+        let mut sum = QuotaUse::default();
+        for ledger in estate.homes().iter().filter_map(|home| home.store.ledger()) {
+            sum.used_bytes = sum.used_bytes.saturating_add(ledger.usage().bytes);
+            sum.limit_bytes = sum.limit_bytes.saturating_add(ledger.limits().bytes);
+        }
+        sum
+    }
+
+    /// Lets go of homes that nobody was in for long.
+    pub(super) fn sweep(&self) {
+        let Kind::Accounts(estate) = &self.kind else { return };
+        let mut open = estate.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever opens one holds its place.
+        open.retain(|_, place| Arc::strong_count(place) > 1 || !is_left(place));
     }
 
     /// Ends the indexes, once no session is left.
     pub(super) fn end(&self) {
-        self.tree.store.end_index();
+        match &self.kind {
+            Kind::Tree(home) => home.store.end_index(),
+            Kind::Accounts(estate) => estate.homes().iter().for_each(|home| home.store.end_index()),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "it is told, and nothing is timed by it")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Was nobody in this home for long?
+fn is_left(place: &Arc<Place>) -> bool {
+    let place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(home) = &*place else { return true };
+    let used = home.owner.as_ref().map(|owner| *owner.used.lock().unwrap_or_else(PoisonError::into_inner));
+    let is_left = Arc::strong_count(home) == 1 && used.is_none_or(|used| used.elapsed() >= HOME_LINGER);
+    if is_left {
+        home.store.end_index();
+    }
+    is_left
+}
+
+impl Estate {
+    /// The homes that are open.
+    fn homes(&self) -> Vec<Arc<Home>> {
+        let places: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        places.iter().filter_map(|place| place.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+
+    /// The home of an account, opened where it is not. What is in it is counted then.
+    fn open(&self, account: &Account) -> anyhow::Result<Arc<Home>> {
+        let place = Arc::clone(self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(account.id).or_default());
+        let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = &*place {
+            if let Some(owner) = &home.owner {
+                *owner.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+            return Ok(Arc::clone(home));
+        }
+        let name = RemotePath::parse(account.id.to_string().as_bytes())?;
+        self.top.make_home(&name)?;
+        let mut store = Store::open(&self.top.path().join(name.as_path()), self.umask)?;
+        store.limit(Limits { bytes: account.bytes_max, files: account.files_max })?;
+        store.keep_index_below(self.state_folder.as_deref());
+        if let Some(folder) = &self.state_folder
+            && let Err(error) = store.keep_syncs(folder)
+        {
+            tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped(folder.as_os_str().as_bytes()));
+        }
+        let owner = Owner {
+            id: account.id,
+            name: account.name.clone(),
+            generation: AtomicI64::new(account.generation),
+            used: Mutex::new(Instant::now()),
+        };
+        let home = Arc::new(Home { store, owner: Some(owner), pace: self.rate.map(|rate| Arc::new(Pace::new(rate))) });
+        *place = Some(Arc::clone(&home));
+        Ok(home)
+    }
+
+    fn adopt(&self, keep: Duration, going: &mut dyn FnMut() -> bool) {
+        let Some(state_folder) = &self.state_folder else { return };
+        for root in Store::roots_with_leftovers(state_folder) {
+            if !going() {
+                return;
+            }
+            let id = root.strip_prefix(self.top.path()).ok().and_then(|id| id.to_str()?.parse().ok());
+            let Some(account) = id.and_then(|id| self.accounts.find(id).ok()?) else { continue };
+            match self.open(&account) {
+                Ok(home) => home.store.adopt(keep, going),
+                Err(error) => tracing::warn!("the home of {}: {error}", account.name),
+            }
+        }
     }
 }

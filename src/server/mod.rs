@@ -9,6 +9,7 @@ mod handlers;
 mod homes;
 mod live;
 mod metrics;
+mod penalties;
 mod scrape;
 mod session;
 
@@ -26,10 +27,15 @@ use guard::Guard;
 pub use homes::Homes;
 pub use ipnet::IpNet;
 pub use live::LiveConfig;
-use metrics::{Elsewhere, Metrics, QuotaUse};
+use metrics::{Elsewhere, Metrics};
+use penalties::Penalties;
 use session::Sessions;
 
-use crate::limits::{CONNECTION_STACK_LEN, CONNECTIONS_MAX, DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, STALL_DEFAULT, SWEEP_EVERY};
+use crate::limits::{
+    ACCOUNTS_EVERY, CONNECTION_STACK_LEN, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
+    DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, STALL_DEFAULT, SWEEP_EVERY,
+};
+use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
 use crate::progress::Counter;
 use crate::protocol::Token;
@@ -44,6 +50,20 @@ pub struct Config {
     pub allowed: Allowed,
     /// Connections served at once; further ones wait.
     pub connections_max: usize,
+    /// Connections from one address; further ones are closed.
+    pub per_address_max: usize,
+    /// Connections of one account.
+    pub per_account_max: usize,
+    /// Jobs served at once.
+    pub sessions_max: usize,
+    /// How long a connection may take to log in and join a job.
+    pub login: Duration,
+    /// Wrong logins that are answered to one address.
+    pub login_tries: u32,
+    /// How long a job may do nothing, if there is a limit.
+    pub idle: Option<Duration>,
+    /// Bytes a second to take in at the most, over all connections together.
+    pub rate: Option<u64>,
     /// A peer that makes no progress within a frame for this long is given up.
     pub stall: Duration,
     /// How long jobs and frames that are under way may take to end once asked to stop.
@@ -75,6 +95,13 @@ impl Config {
             root,
             allowed,
             connections_max: CONNECTIONS_MAX,
+            per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
+            per_account_max: CONNECTIONS_PER_ACCOUNT_MAX,
+            sessions_max: SESSIONS_MAX,
+            login: LOGIN_TIMEOUT,
+            login_tries: LOGIN_TRIES_DEFAULT,
+            idle: None,
+            rate: None,
             stall: STALL_DEFAULT,
             drain: DRAIN_DEFAULT,
             keep_incoming: KEEP_INCOMING_DEFAULT,
@@ -115,26 +142,21 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
     // Jobs that are under way may need further connections after `stop`, until this is asked.
     let closing = Stop::new()?;
     let metrics = Metrics::new();
+    let penalties = Penalties::default();
+    let pace = at_start.rate.map(|rate| Arc::new(Pace::new(rate)));
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
             .spawn_scoped(scope, || homes.adopt(at_start.keep_incoming, &mut || !stop.is_asked()))?;
         let draining =
             thread::Builder::new().name("drain".to_owned()).spawn_scoped(scope, || drain(&guard, live, stop, &closing))?;
-        thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, || {
-            while !stop.wait(SWEEP_EVERY) {
-                sessions.sweep();
-                // Nobody waits for the disk then.
-                if guard.wait_until_empty(Instant::now()) {
-                    homes.sync_if_needed();
-                }
-            }
-        })?;
+        let sweep = || sweep(&guard, &sessions, homes, live, stop);
+        thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, sweep)?;
         if let Some(listener) = &at_start.metrics {
             let (metrics, sessions, at_start) = (&metrics, &sessions, &at_start);
             let page = move || {
                 let (sessions, log_lines_lost) = (sessions.count(), at_start.log_lines_lost.sum());
-                metrics.page(&Elsewhere { sessions, quota: QuotaUse::default(), log_lines_lost })
+                metrics.page(&Elsewhere { sessions, quota: homes.quota_use(), log_lines_lost })
             };
             let answer = move || scrape::serve(listener, stop, &page);
             thread::Builder::new().name("metrics".to_owned()).spawn_scoped(scope, answer).inspect_err(|_| stop.ask())?;
@@ -166,12 +188,16 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
                 Audit::new(config.audits, peer, &metrics).refused("neither a private address nor allowed");
                 continue;
             }
+            if !guard.has_room_for(peer, config.per_address_max) {
+                tracing::warn!("{peer}: closed, there are {} connections from its address", config.per_address_max);
+                continue;
+            }
             let Ok(stream) = listener.stream(socket, config.stall) else { continue };
             let connections_max = || live.current().connections_max;
             let Some(slot) = guard.enter(stream.handle(), peer, connections_max, &closing) else { break Ok(()) };
-            let (cut, sessions, metrics) = (&cut, &sessions, &metrics);
+            let (cut, sessions, metrics, penalties, pace) = (&cut, &sessions, &metrics, &penalties, pace.as_ref());
             let serve = move || {
-                let shared = Shared { homes, config: &config, sessions, metrics, stop };
+                let shared = Shared { homes, config: &config, sessions, metrics, penalties, pace, stop };
                 if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }
@@ -211,6 +237,29 @@ fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     // Where it is not allowed, connections wait for descriptors.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// Until asked to stop, ends jobs that must end, and lets go of what nobody needs any more.
+fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, stop: &Stop) {
+    let mut swept = Instant::now();
+    while !stop.wait(if homes.want_login() { ACCOUNTS_EVERY } else { SWEEP_EVERY }) {
+        let is_due = swept.elapsed() >= SWEEP_EVERY;
+        let are_changed = homes.refresh();
+        let are_idle = is_due && live.current().idle.is_some_and(|idle| sessions.limit_idle(idle));
+        if are_changed || are_idle {
+            guard.wake_over();
+            sessions.end_over();
+        }
+        if is_due {
+            swept = Instant::now();
+            sessions.sweep();
+            homes.sweep();
+            // Nobody waits for the disk then.
+            if guard.wait_until_empty(Instant::now()) {
+                homes.sync_if_needed();
+            }
+        }
+    }
 }
 
 /// Waits until asked to stop; from then on until all is done that is under way, or time is up. Then nobody

@@ -1,14 +1,14 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::finish::Finish;
-use super::homes::Home;
+use super::homes::{Admitted, Home};
 use crate::entry::Identity;
-use crate::limits::{PUBLISHED_MAX, SESSION_LINGER, SESSIONS_MAX, VOIDED_MAX};
+use crate::limits::{PUBLISHED_MAX, SESSION_LINGER, VOIDED_MAX};
 use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
 use crate::protocol::{Credential, Open, Token, Totals};
@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) home: Arc<Home>,
     /// Which it is of this receiver's, for its owner: unlike the token it is no secret.
     pub(super) number: u64,
+    /// What the account was when it was opened.
+    generation: i64,
     /// The folder that its paths are below.
     pub(super) base: RemotePath,
     /// Was it made for this job?
@@ -52,6 +54,10 @@ pub(super) struct Session {
     /// What was done.
     pub(super) counts: Counts,
     connections: AtomicUsize,
+    opened: Instant,
+    /// When something was last done for it, in milliseconds since it was opened.
+    active_ms: AtomicU64,
+    is_idle: AtomicBool,
     left: Mutex<Option<Instant>>,
     /// How it ends.
     pub(super) finish: Finish,
@@ -124,12 +130,26 @@ impl Sessions {
         }
     }
 
+    /// Marks the sessions for which nothing was done for as long as `idle`; true if there are any.
+    pub(super) fn limit_idle(&self, idle: Duration) -> bool {
+        let sessions = self.lock();
+        sessions.values().for_each(|session| session.limit_idle(idle));
+        sessions.values().any(|session| session.over().is_some())
+    }
+
     /// Forgets the sessions that nobody works on any more; their unfinished files go with them.
     pub(super) fn sweep(&self) {
         // The one job that is served is waited for.
         let may_go = |session: &Session| self.ticket.is_none() || !session.counts_as_job();
         let stale: Vec<_> = self.lock().extract_if(|_, session| may_go(session) && session.is_stale()).collect();
         stale.iter().for_each(|(_, session)| session.let_folders_go());
+    }
+
+    /// Forgets the sessions whose accounts are no more what they were.
+    pub(super) fn end_over(&self) {
+        let over: Vec<_> = self.lock().extract_if(|_, session| session.over().is_some()).collect();
+        over.iter().for_each(|(_, session)| session.let_folders_go());
+        self.changed.notify_all();
     }
 
     /// Forgets all sessions, at the end.
@@ -139,13 +159,15 @@ impl Sessions {
     }
 
     /// Opens a session, or finds it where it is open already; says which. `make_base` makes the folder
-    /// of a new one, and says whether it was not there before.
+    /// of a new one, and says whether it was not there before; there may be `sessions_max` of them.
     ///
     /// # Errors
     /// There are too many, or one with another folder has this token, or the one job was begun.
     pub(super) fn open(
-        &self, home: &Arc<Home>, open: Open, base: RemotePath, make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
+        &self, admitted: &Admitted, open: Open, (base, sessions_max): (RemotePath, usize),
+        make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
     ) -> Result<(Attached<'_>, bool), String> {
+        let home = &admitted.home;
         let mut sessions = self.lock();
         if let Some(session) = sessions.get(&open.token) {
             if !Arc::ptr_eq(&session.home, home) || session.base != base || session.open != open {
@@ -156,8 +178,8 @@ impl Sessions {
         if self.ticket.is_some() && sessions.values().any(|session| session.counts_as_job()) {
             return Err("this receiver serves one job, which was begun already".to_owned());
         }
-        if sessions.len() >= SESSIONS_MAX {
-            return Err(format!("busy: {SESSIONS_MAX} jobs are being served; try again later"));
+        if sessions.len() >= sessions_max {
+            return Err(format!("busy: {sessions_max} jobs are being served; try again later"));
         }
         let made = Arc::default();
         let is_new = make_base(&base, &made)?;
@@ -166,6 +188,7 @@ impl Sessions {
         let session = Arc::new(Session {
             home: Arc::clone(home),
             number: self.opened.sum(),
+            generation: admitted.generation,
             base,
             is_new,
             open,
@@ -176,6 +199,9 @@ impl Sessions {
             published: Mutex::default(),
             counts: Counts::default(),
             connections: AtomicUsize::new(0),
+            opened: Instant::now(),
+            active_ms: AtomicU64::new(0),
+            is_idle: AtomicBool::new(false),
             left: Mutex::default(),
             finish: Finish::default(),
         });
@@ -196,6 +222,9 @@ impl Sessions {
             if let Some(session) = sessions.get(token) {
                 if session.has_ended() {
                     return Err("this job has ended".to_owned());
+                }
+                if let Some(why) = session.over() {
+                    return Err(why.to_owned());
                 }
                 return Ok(self.attach(session));
             }
@@ -240,6 +269,25 @@ impl Session {
     /// What happens to files that are there under the names of others.
     pub(super) fn on_existing(&self) -> OnExisting {
         if self.open.keeps_old { OnExisting::KeepAside } else { OnExisting::Replace }
+    }
+
+    /// Why it must end before its time, if it must.
+    pub(super) fn over(&self) -> Option<&'static str> {
+        if self.is_idle.load(Ordering::Relaxed) { Some("nothing was done for too long") } else { self.home.over(self.generation) }
+    }
+
+    /// Notes that something is done for it.
+    pub(super) fn note_active(&self, now: Instant) {
+        let since = now.saturating_duration_since(self.opened).as_millis();
+        self.active_ms.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Ends it if nothing was done for it for as long as `idle`.
+    fn limit_idle(&self, idle: Duration) {
+        let active = self.opened + Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
+        if active.elapsed() >= idle && !self.has_ended() {
+            self.is_idle.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Keeps a file of which something is missing.

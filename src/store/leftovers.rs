@@ -4,10 +4,11 @@
 //! Nothing is touched but regular files of such names. Whoever goes on with a file holds its lock, so
 //! what has a lock is let be; what is about to be removed is locked first.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, FlockOperation, OFlags, Statx, StatxTimestamp};
@@ -73,6 +74,21 @@ impl Store {
                 "no index of incoming files in '{folder}': {error}; what an interrupted run leaves is not found again"
             );
         }
+    }
+
+    /// The roots below which earlier processes may have left something, as their indexes in `state_folder`
+    /// say.
+    #[must_use]
+    pub fn roots_with_leftovers(state_folder: &Path) -> BTreeSet<PathBuf> {
+        let roots = RefCell::new(BTreeSet::new());
+        let found = index::find_all(state_folder, |root| {
+            roots.borrow_mut().insert(root.to_owned());
+            false
+        });
+        if let Err(error) = found {
+            tracing::debug!("can't look for indexes in '{}': {error}", Escaped::path(state_folder));
+        }
+        roots.into_inner()
     }
 
     fn keep_index(&mut self, state_folder: &Path) -> io::Result<()> {

@@ -206,6 +206,14 @@ impl Store {
         self.open_directory(path, None).map(drop)
     }
 
+    /// Makes a folder that is somebody's home, which only the receiver may enter; one that is there is fine.
+    ///
+    /// # Errors
+    /// As [`Store::make_directory`].
+    pub fn make_home(&self, path: &RemotePath) -> Result<(), Error> {
+        self.open_directory(path, Some((&Made::default(), PRIVATE))).map(drop)
+    }
+
     /// Makes the folder that a job lands in, and those above it; tells whether it is new.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub struct Knobs {
     pub rate: Option<u64>,
     /// Resets the connection after so long.
     pub lifetime: Option<Duration>,
+    /// Comes from 127.0.0 and this.
+    pub from: Option<u8>,
 }
 
 /// Bytes of each connection's start that are kept.
@@ -92,7 +94,7 @@ impl Link {
                 let (knobs, shared) = (choose(index), Arc::clone(&shared));
                 shared.forth_each.lock().unwrap().push(0);
                 thread::spawn(move || {
-                    let Ok(receiver) = TcpStream::connect(("127.0.0.1", upstream)) else { return };
+                    let Ok(receiver) = connect_from(knobs.from.unwrap_or(1), upstream) else { return };
                     let back = Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, ..Knobs::default() };
                     let ends = Arc::new([stream, receiver]);
                     shared.streams.lock().unwrap().push(Arc::downgrade(&ends));
@@ -191,6 +193,15 @@ impl Drop for Link {
 fn reset(stream: &TcpStream) {
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// A stream to a port of this machine, from one of its addresses.
+pub fn connect_from(last: u8, port: u16) -> std::io::Result<TcpStream> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, last], 0)).into())?;
+    socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into())?;
+    Ok(socket.into())
 }
 
 /// Passes on what comes `from` one side; `forth` is which connection it is, on the way to the receiver.

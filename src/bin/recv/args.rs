@@ -8,13 +8,14 @@ use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen, parse_size};
-use parallel_transfer::limits::{CONNECTIONS_MAX, LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
+use parallel_transfer::limits::{LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet};
 use parallel_transfer::store::{Bounds, Limits};
 use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
+use crate::access::Access;
 use crate::fence::Fence;
 use crate::{admin, incoming};
 
@@ -76,9 +77,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CIDR", value_parser = parse_network, value_delimiter = ',')]
     allow: Vec<IpNet>,
 
-    /// Connections served at once; further ones wait
-    #[arg(long = "max_connections", alias = "max-connections", value_name = "N", default_value_t = CONNECTIONS_MAX)]
-    max_connections: usize,
+    #[command(flatten)]
+    pub(crate) access: Access,
 
     /// How long a sender may make no progress in the middle of something [default: 2m]
     #[arg(long = "stall_timeout", alias = "stall-timeout", value_name = "TIME", value_parser = parse_duration)]
@@ -184,6 +184,12 @@ pub(crate) const FIXED: &[&str] = &[
     "quota_files",
     "max_file",
     "min_free",
+    "accounts",
+    "signup",
+    "signup_quota",
+    "signup_files",
+    "bwlimit",
+    "bwlimit_account",
 ];
 
 impl Args {
@@ -210,8 +216,9 @@ impl Args {
         // What comes in the place of a file has another inode.
         let folder_of = |file: &Path| std::path::absolute(file).ok()?.parent().map(Path::to_owned);
         let logs = self.log_file.as_deref().and_then(folder_of);
+        let accounts = self.access.accounts.as_deref().and_then(folder_of);
         let fence = Fence {
-            trees: [Some(root.to_owned()), self.state_dir(), logs].into_iter().flatten().collect(),
+            trees: [Some(root.to_owned()), self.state_dir(), logs, accounts].into_iter().flatten().collect(),
             readable: self.config.as_deref().and_then(folder_of).into_iter().collect(),
         };
         (!self.no_fence).then_some(fence)
@@ -239,14 +246,18 @@ impl Args {
             None => std::env::current_dir().context("can't tell which folder this is; name one with --root")?,
         };
         let mut config = Config::new(root);
-        config.allowed = Allowed(self.allow.clone());
-        config.connections_max = self.max_connections.clamp(1, CONNECTIONS_MAX * 16);
+        config.allowed = match self.access.accounts {
+            // A login says who may.
+            Some(_) if self.allow.is_empty() => Allowed::everyone(),
+            _ => Allowed(self.allow.clone()),
+        };
+        self.access.set_up(&mut config);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
         config.audits = self.audit;
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         // It writes to files whose size nobody knows.
-        config.serves_v1 = self.limits().is_none();
+        config.serves_v1 &= self.limits().is_none();
         Ok(config)
     }
 

@@ -1,5 +1,6 @@
 //! `recv`: flags → receiver → exit code.
 
+mod access;
 mod admin;
 mod args;
 mod config;
@@ -25,6 +26,7 @@ use parallel_transfer::limits::ADDRESSES_MAX;
 use parallel_transfer::net::Listener;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Counter;
+use parallel_transfer::server::accounts::Accounts;
 use parallel_transfer::server::{self, Allowed, Homes, LiveConfig, Served};
 use parallel_transfer::signals;
 use parallel_transfer::stop::Stop;
@@ -125,11 +127,18 @@ fn run(
     if let Some(address) = config.metrics.as_ref().and_then(|listener| listener.address()) {
         lines.push(format!("metrics on http://{address}/metrics"));
     }
+    let homes = match &args.access.accounts {
+        None => Homes::of(store),
+        Some(file) => {
+            let accounts = Accounts::open(file)?;
+            Homes::of_accounts(accounts, store, umask, args.state_dir(), (args.access.sign_up(), args.access.bwlimit_account))
+        }
+    };
     let live = Arc::new(LiveConfig::new(config));
     listen_to_signals(&stop, &signalled, reload(Arc::clone(&live), status.clone()))?;
     terminal::print_lines(&lines).context("can't say where this listens: standard output")?;
     service::tell_ready(&status);
-    Ok(match server::serve(&listener, &Homes::of(store), &live, &stop)? {
+    Ok(match server::serve(&listener, &homes, &live, &stop)? {
         Served::Whole => Verdict::Complete,
         Served::Partial => Verdict::Partial,
         Served::Unfinished if signalled.load(Ordering::Relaxed) => Verdict::Interrupted,

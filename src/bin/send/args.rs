@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser};
-use parallel_transfer::client::{Job, Remote, Target, new_token};
+use parallel_transfer::client::{Job, Login, Remote, Target, new_token};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
     CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, RETRY_FOR_FORGETFUL, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
@@ -178,7 +178,7 @@ impl Args {
             }
             Protocol::V2 => {
                 self.check_remote_dir(RemotePath::parse_loosely(directory).map_err(Into::into));
-                Target::Session(self.open(directory, ticket)?)
+                Target::Session(self.open(directory)?)
             }
         };
         let (dialer, host) = match (ticket, &self.server, self.port) {
@@ -189,15 +189,16 @@ impl Args {
             }
             _ => bail!("--server and --port are needed"),
         };
-        self.job_to(self.wire.set_up(dialer, &host, ticket)?, target)
+        let login = ticket.map_or(Login::Nobody, |ticket| Login::Ticket(ticket.secret));
+        self.job_to(self.wire.set_up(dialer, &host, ticket)?, login, target)
     }
 
     /// The session to open in `directory` of the receiver.
-    pub(crate) fn open(&self, directory: &[u8], ticket: Option<&Ticket>) -> anyhow::Result<Open> {
+    pub(crate) fn open(&self, directory: &[u8]) -> anyhow::Result<Open> {
         Ok(Open {
             token: new_token()?,
             directory: directory.to_vec(),
-            credential: ticket.map_or(Credential::None, |ticket| Credential::Ticket(ticket.secret)),
+            credential: Credential::None,
             checksum: self.wire.checksum(self.manifest.is_some())?,
             keeps_old: self.backup,
             syncs: self.fsync,
@@ -206,11 +207,12 @@ impl Args {
     }
 
     /// The job of sending to whoever answers `dialer`.
-    pub(crate) fn job_to(&self, dialer: Dialer, target: Target) -> anyhow::Result<Job> {
+    pub(crate) fn job_to(&self, dialer: Dialer, login: Login, target: Target) -> anyhow::Result<Job> {
         Ok(Job {
             file: self.file.clone(),
             look: self.select.look(matches!(target, Target::Session(_)))?,
             dialer,
+            login,
             target,
             length: self.length,
             process_num: self.process_num.unwrap_or_else(|| num_cpus::get().clamp(1, PROCESS_NUM_MAX)),

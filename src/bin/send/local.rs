@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, ensure};
-use parallel_transfer::client::{self, Target};
+use parallel_transfer::client::{self, Login, Target};
 use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
@@ -46,7 +46,8 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
     let mut job = args.job_to(
         Dialer::to_local(socket, args.stall()).with_pace(args.wire.pace()),
-        Target::Session(args.open(directory.as_os_str().as_bytes(), None)?),
+        Login::Nobody,
+        Target::Session(args.open(directory.as_os_str().as_bytes())?),
     )?;
     // One process owns what is written.
     job.program = None;

@@ -3,9 +3,11 @@
 use super::frame::{self, Fields, put_long, put_run, put_short, put_word};
 use crate::digest::{Binding, Checksum};
 use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Time};
-use crate::limits::{HAVE_BATCH_MAX, PATH_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX, XATTRS_NUM_MAX};
+use crate::limits::{
+    HAVE_BATCH_MAX, PASSWORD_LEN_MAX, PATH_LEN_MAX, USER_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX, XATTRS_NUM_MAX,
+};
 use crate::path::RemotePath;
-use crate::protocol::{Credential, Decoded, Error, Features, Known, Open, Put, Request, Token};
+use crate::protocol::{Credential, Decoded, Error, Features, Known, Open, Put, Request, Secret, Token};
 
 const HELLO: u8 = 1;
 const OPEN: u8 = 2;
@@ -15,6 +17,7 @@ const HAVE: u8 = 5;
 const DESCRIBE: u8 = 6;
 const FINISH: u8 = 7;
 const VERIFY: u8 = 8;
+const SIGN_UP: u8 = 9;
 
 const IS_SPARSE: u8 = 1;
 const HAS_OWNER: u8 = 2;
@@ -42,6 +45,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Request<'_>> {
     let request = match frame.kind {
         HELLO => Request::Hello { versions: fields.byte()?..=fields.byte()?, features: Features(fields.long()?) },
         OPEN => Request::Open(decode_open(&mut fields)?),
+        SIGN_UP => Request::SignUp { user: decode_user(&mut fields)?, password: decode_password(&mut fields)? },
         JOIN => Request::Join(Token(fields.array()?)),
         PUT => {
             let mut put = decode_put(&mut fields)?;
@@ -66,10 +70,20 @@ fn decode_open(fields: &mut Fields<'_>) -> Result<Open, Error> {
     let credential = match fields.byte()? {
         0 => Credential::None,
         1 => Credential::Ticket(Token(fields.array()?)),
+        2 => Credential::Password { user: decode_user(fields)?, password: decode_password(fields)? },
+        3 => Credential::Key { user: decode_user(fields)?, public: fields.array()?, signature: fields.array()? },
         _ => return Err(Error::Malformed("credential")),
     };
     let has = |flag| flags & flag != 0;
     Ok(Open { token, keeps_old: has(KEEP_OLD), syncs: has(SYNC), is_dry: has(DRY), checksum, directory, credential })
+}
+
+fn decode_user(fields: &mut Fields<'_>) -> Result<Vec<u8>, Error> {
+    Ok(fields.run_up_to(USER_LEN_MAX, "length of a user's name")?.to_vec())
+}
+
+fn decode_password(fields: &mut Fields<'_>) -> Result<Secret, Error> {
+    Ok(Secret::from(fields.run_up_to(PASSWORD_LEN_MAX, "length of a password")?.to_vec()))
 }
 
 fn decode_path(fields: &mut Fields<'_>) -> Result<RemotePath, Error> {
@@ -174,7 +188,26 @@ pub fn encode_open(bytes: &mut Vec<u8>, open: &Open) {
                 body.push(1);
                 body.extend_from_slice(&secret.0);
             }
+            Credential::Password { user, password } => {
+                body.push(2);
+                put_run(body, user);
+                put_run(body, password.as_bytes());
+            }
+            Credential::Key { user, public, signature } => {
+                body.push(3);
+                put_run(body, user);
+                body.extend_from_slice(public);
+                body.extend_from_slice(signature);
+            }
         }
+    });
+}
+
+/// Adds the request to make an account.
+pub fn encode_sign_up(bytes: &mut Vec<u8>, user: &[u8], password: &Secret) {
+    frame::encode(bytes, SIGN_UP, |body| {
+        put_run(body, user);
+        put_run(body, password.as_bytes());
     });
 }
 
@@ -279,6 +312,44 @@ fn put_attributes(body: &mut Vec<u8>, attributes: &Attributes) {
         for (name, value) in &attributes.xattrs {
             put_run(body, name);
             put_run(body, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_over_limit(bytes: &[u8]) -> bool {
+        matches!(decode(bytes), Err(Error::OverLimit { .. }))
+    }
+
+    // B02, B15, B16
+    #[test]
+    fn a_name_and_a_password_may_be_as_long_as_they_may_be_and_no_longer() {
+        for (user_len, password_len) in [(0, 0), (USER_LEN_MAX, PASSWORD_LEN_MAX)] {
+            let (user, password) = (vec![b'a'; user_len], Secret::from(vec![0; password_len]));
+            let mut bytes = Vec::new();
+            encode_sign_up(&mut bytes, &user, &password);
+            assert_eq!(decode(&bytes), Ok(Some((Request::SignUp { user, password }, bytes.len()))));
+        }
+        for (user_len, password_len) in [(USER_LEN_MAX + 1, 0), (0, PASSWORD_LEN_MAX + 1), (60_000, 0)] {
+            let (user, password) = (vec![b'a'; user_len], Secret::from(vec![0; password_len]));
+            let mut bytes = Vec::new();
+            encode_sign_up(&mut bytes, &user, &password);
+            assert!(is_over_limit(&bytes));
+            bytes.clear();
+            let open = Open {
+                token: Token([0; 32]),
+                directory: Vec::new(),
+                credential: Credential::Password { user, password },
+                checksum: Checksum::None,
+                keeps_old: false,
+                syncs: false,
+                is_dry: false,
+            };
+            encode_open(&mut bytes, &open);
+            assert!(is_over_limit(&bytes));
         }
     }
 }

@@ -1,0 +1,95 @@
+//! The flags of `recv` that say who may come in, and how much of everything they get.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use parallel_transfer::flags::{parse_duration, parse_size};
+use parallel_transfer::limits::{
+    ACCOUNT_BYTES_DEFAULT, ACCOUNT_FILES_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
+    IDLE_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX,
+};
+use parallel_transfer::server::Config;
+use parallel_transfer::store::Limits;
+
+/// Who may come in, and how much they get.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Access {
+    /// Serve only those who log in to an account of this file ('recv user add' makes it), each in a
+    /// home below the root. Then addresses are not looked at, unless --allow names some
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    pub(crate) accounts: Option<PathBuf>,
+
+    /// Let anyone make an account ('send signup')
+    #[arg(long, requires = "accounts")]
+    signup: bool,
+
+    /// Bytes that an account made so may hold [default: 500M]
+    #[arg(long = "signup_quota", alias = "signup-quota", value_name = "BYTES", value_parser = parse_size, requires = "signup")]
+    signup_quota: Option<u64>,
+
+    /// Files that an account made so may hold [default: 100000]
+    #[arg(long = "signup_files", alias = "signup-files", value_name = "N", requires = "signup")]
+    signup_files: Option<u64>,
+
+    /// Connections served at once; further ones wait
+    #[arg(long = "max_connections", alias = "max-connections", value_name = "N", default_value_t = CONNECTIONS_MAX)]
+    max_connections: usize,
+
+    /// Connections from one address (of IPv6 a /64 network); further ones are closed
+    #[arg(long = "max_per_address", alias = "max-per-address", value_name = "N", default_value_t = CONNECTIONS_PER_ADDRESS_MAX)]
+    max_per_address: usize,
+
+    /// Connections of one account; further ones hear that it is busy
+    #[arg(long = "max_per_account", alias = "max-per-account", value_name = "N", default_value_t = CONNECTIONS_PER_ACCOUNT_MAX)]
+    max_per_account: usize,
+
+    /// Jobs served at once; whoever wants another hears that the receiver is busy
+    #[arg(long = "max_sessions", alias = "max-sessions", value_name = "N", default_value_t = SESSIONS_MAX)]
+    max_sessions: usize,
+
+    /// How long a connection may take to log in and join a job, in all [default: 10s]
+    #[arg(long = "login_timeout", alias = "login-timeout", value_name = "TIME", value_parser = parse_duration)]
+    login_timeout: Option<Duration>,
+
+    /// Wrong logins from one address (of IPv6 a /64 network) in 15 minutes; then nobody there is listened to
+    #[arg(long = "login_tries", alias = "login-tries", value_name = "N", default_value_t = LOGIN_TRIES_DEFAULT)]
+    login_tries: u32,
+
+    /// How long a job may do nothing before it ends [default: 30m]
+    #[arg(long = "idle_timeout", alias = "idle-timeout", value_name = "TIME", value_parser = parse_duration)]
+    idle_timeout: Option<Duration>,
+
+    /// Bytes a second to take in at the most, over all connections together
+    #[arg(long, value_name = "BYTES", value_parser = parse_size)]
+    bwlimit: Option<u64>,
+
+    /// Bytes a second that all connections of an account together may bring
+    #[arg(long = "bwlimit_account", alias = "bwlimit-account", value_name = "BYTES", value_parser = parse_size, requires = "accounts")]
+    pub(crate) bwlimit_account: Option<u64>,
+}
+
+impl Access {
+    /// Adds what the flags say.
+    pub(crate) fn set_up(&self, config: &mut Config) {
+        config.connections_max = self.max_connections.clamp(1, CONNECTIONS_MAX * 16);
+        config.per_address_max = self.max_per_address;
+        config.per_account_max = self.max_per_account;
+        config.sessions_max = self.max_sessions;
+        config.login = self.login_timeout.unwrap_or(LOGIN_TIMEOUT);
+        config.login_tries = self.login_tries;
+        config.idle = Some(self.idle_timeout.unwrap_or(IDLE_DEFAULT));
+        config.rate = self.bwlimit;
+        if self.accounts.is_some() {
+            // A login is for encrypted connections.
+            (config.serves_v1, config.serves_plain) = (false, false);
+        }
+    }
+
+    /// What those get who make an account themselves, if anyone can.
+    pub(crate) fn sign_up(&self) -> Option<Limits> {
+        self.signup.then(|| Limits {
+            bytes: self.signup_quota.unwrap_or(ACCOUNT_BYTES_DEFAULT),
+            files: self.signup_files.unwrap_or(ACCOUNT_FILES_DEFAULT),
+        })
+    }
+}
