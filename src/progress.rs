@@ -186,6 +186,8 @@ pub struct Progress {
     /// them there.
     earlier_files: Counter,
     earlier_bytes: Counter,
+    /// Bytes that the best of those attempts had confirmed, found there or sent.
+    best_bytes: AtomicU64,
     /// Connections that were opened.
     pub connections: Counter,
     /// Connections that broke.
@@ -211,12 +213,13 @@ pub struct Failure {
 }
 
 impl Progress {
-    /// Forgets what was found and what became of it, for it is looked at anew. Was anything done since
-    /// this was called last?
+    /// Forgets what was found and what became of it, for it is looked at anew. Was a file done since
+    /// this was called last, or are more bytes there than ever before?
     pub fn begin_again(&self) -> bool {
         let files = self.done_files.take().saturating_sub(self.unchanged_files.take());
         let there = self.unchanged_bytes.take() + self.resumed_bytes.take();
-        let bytes = self.done_bytes.take().saturating_sub(there);
+        let done = self.done_bytes.take();
+        let bytes = done.saturating_sub(there);
         self.earlier_files.add(files);
         self.earlier_bytes.add(bytes);
         for counter in [
@@ -231,7 +234,8 @@ impl Progress {
             counter.take();
         }
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
-        files + bytes > 0
+        // Bytes that came before and were not kept are nothing new.
+        files > 0 || done > self.best_bytes.fetch_max(done, Ordering::Relaxed)
     }
 
     /// Files that were there, unchanged, before this job came to them.
@@ -273,6 +277,20 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_are_sent_again_and_again_are_no_progress() {
+        let progress = Progress::default();
+        assert!(!progress.begin_again());
+        for (files, sent, resumed, is_more) in
+            [(0, 10, 0, true), (0, 10, 0, false), (0, 9, 0, false), (0, 5, 9, true), (0, 0, 14, false), (1, 1, 0, true)]
+        {
+            progress.done_files.add(files);
+            progress.done_bytes.add(sent + resumed);
+            progress.resumed_bytes.add(resumed);
+            assert_eq!(progress.begin_again(), is_more, "{files} {sent} {resumed}");
+        }
+    }
 
     #[test]
     fn what_takes_most_of_the_time_comes_first() {

@@ -245,7 +245,7 @@ impl<'a> Queue<'a> {
             let counts = state.flight.take_back(&chunk, is_confirmed, now);
             match outcome {
                 // Nobody else is told what is not as it should be.
-                Outcome::Whole(Some(note)) if !counts => self.fail(&chunk.file, &format!("is there, but {note}")),
+                Outcome::Whole(Some(note)) if !counts => self.fault(&chunk.file, &note),
                 _ if !counts => {}
                 Outcome::Changed => changed.push(chunk.file),
                 outcome => self.settle_one(&mut state, chunk, outcome),
@@ -292,10 +292,8 @@ impl<'a> Queue<'a> {
                 if matches!(outcome, Outcome::Whole(_)) {
                     chunk.file.set_whole();
                 }
-                if let Outcome::Whole(Some(note)) = outcome
-                    && chunk.file.fail()
-                {
-                    super::leave_out(self.progress, &chunk.file.path, &format!("is there, but {note}"));
+                if let Outcome::Whole(Some(note)) = outcome {
+                    self.fault(&chunk.file, &note);
                 }
                 self.confirm(state, chunk);
             }
@@ -393,6 +391,13 @@ impl<'a> Queue<'a> {
         if file.fail() {
             self.lost.add(&file.path);
             super::leave_out(self.progress, &file.path, reason);
+        }
+    }
+
+    /// Notes a file that is there whole, and not as it should be. Links to it can be made.
+    fn fault(&self, file: &Sending, note: &str) {
+        if file.fail() {
+            super::leave_out(self.progress, &file.path, &format!("is there, but {note}"));
         }
     }
 

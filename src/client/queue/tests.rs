@@ -122,6 +122,25 @@ fn nothing_is_repeated_where_more_may_come_or_it_is_not_wanted() {
 }
 
 #[test]
+fn a_file_that_is_there_with_a_fault_is_not_lost_whoever_is_told() {
+    for is_told_last in [false, true] {
+        let progress = Progress::default();
+        let queue = Queue::new(terms(10), &progress);
+        let [slow, idle] = [1, 1].map(|threads| queue.enter(threads));
+        queue.push(vec![file("x", 3)]);
+        queue.close();
+        let Taken::Chunk(first) = queue.try_take(slow) else { panic!() };
+        let later = Instant::now() + 1000 * AGAIN_AFTER;
+        let Taken::Chunk(second) = queue.pop(&mut queue.lock(), idle, later) else { panic!() };
+        let (at_once, late) = if is_told_last { (second, first) } else { (first, second) };
+        let path = late.file.path.clone();
+        queue.settle(vec![(at_once, if is_told_last { Outcome::Stored } else { Outcome::Whole(Some("x".to_owned())) })]);
+        queue.settle(vec![(late, if is_told_last { Outcome::Whole(Some("x".to_owned())) } else { Outcome::Stored })]);
+        assert_eq!((queue.may_have_lost(&path), progress.failed()), (false, 1), "{is_told_last}");
+    }
+}
+
+#[test]
 fn a_file_is_done_when_the_receiver_says_that_it_is_whole() {
     let progress = Progress::default();
     let queue = Queue::new(Terms { is_whole_when_stored: false, ..terms(1) }, &progress);
