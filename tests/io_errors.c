@@ -27,7 +27,8 @@ static const struct {
     const char *name;
     int number;
 } CALLS[] = {
-    {"pwrite64", SYS_pwrite64}, {"fallocate", SYS_fallocate}, {"syncfs", SYS_syncfs}, {"renameat2", SYS_renameat2},
+    {"pwrite64", SYS_pwrite64}, {"fallocate", SYS_fallocate}, {"syncfs", SYS_syncfs}, {"fdatasync", SYS_fdatasync}, {"flock", SYS_flock},
+    {"renameat2", SYS_renameat2},
 #ifdef SYS_renameat
     {"renameat", SYS_renameat},
 #endif

@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::job::incoming_bytes;
+use common::journal::JournalFile;
 use common::mount::can;
 use common::sender::*;
 use common::*;
@@ -130,4 +132,50 @@ fn a_sync_that_failed_is_no_success_the_next_time() {
         assert_same(source.path(), &scene.recv.path("in"));
         scene.recv.expect_idle();
     }
+}
+
+// D12: what came before another boot is hashed and brought to the disk, which fails.
+#[test]
+fn a_file_that_can_not_be_synced_is_begun_anew_and_not_gone_on_with() {
+    let (source, root) = (temp_dir(), temp_dir());
+    let Some(mut scene) = Scene::new(root.path()) else { return };
+    write(&source.path().join("x"), noise(3_000_000, 1));
+    let flags = ["--length", "300K", "--bwlimit", "4M"];
+    let sender = Sender::start(&mut send_to(scene.recv.port, source.path(), "in", &flags));
+    wait_until("some of it has come", || incoming_bytes(&root.path().join("in")) > 1_000_000);
+    drop(sender);
+    scene.recv.process.signal("KILL");
+    scene.recv.process.wait();
+    let mut journal = JournalFile::in_folder(&root.path().join("in"));
+    journal.set_boot([7; 16]);
+    journal.store(0);
+    scene = Scene::new(root.path()).unwrap();
+    scene.set_rule("fdatasync 5 1");
+    let one = ["--length", "300K", "--process_num", "1", "--thread_num", "1"];
+    scene.send(source.path(), &one).expect_failed(&["x"], "can't sync in/x: Input/output error");
+    assert!(!scene.recv.path("in/x").exists());
+    // What the kernel said once is not forgotten: nothing of it counts any more.
+    scene.set_rule("");
+    let ended = scene.send(source.path(), &one).expect(0);
+    assert_eq!(ended.number("resumed_bytes"), 0, "{}", ended.json);
+    assert_same(source.path(), &scene.recv.path("in"));
+    assert_eq!(leftovers(root.path()), [""; 0]);
+    scene.recv.expect_idle();
+}
+
+// D12
+#[test]
+fn where_nothing_can_be_locked_files_arrive_and_nothing_is_gone_on_with() {
+    let (source, root) = (temp_dir(), temp_dir());
+    let Some(mut scene) = Scene::new(root.path()) else { return };
+    write(&source.path().join("x"), noise(3_000_000, 1));
+    // ENOLCK
+    scene.set_rule("flock 37 0");
+    let sender = Sender::start(&mut send_to(scene.recv.port, source.path(), "in", &["--length", "300K", "--bwlimit", "4M"]));
+    wait_until("it is being received", || !leftovers(root.path()).is_empty());
+    assert_eq!(leftovers(root.path()).iter().filter(|name| name.ends_with('j')).count(), 0);
+    sender.wait().expect(0);
+    assert_same(source.path(), &scene.recv.path("in"));
+    assert_eq!(leftovers(root.path()), [""; 0]);
+    scene.recv.expect_idle();
 }

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use common::job::*;
 use common::journal::*;
@@ -223,6 +224,26 @@ fn what_came_before_another_boot_is_hashed_and_only_what_is_damaged_comes_again(
         journal.store(0);
         part.expect_resumed((blocks.len() - damaged_num) as u64 * BLOCK);
     }
+}
+
+// C17 E06: killed when it had its mode and not its name.
+#[test]
+fn a_file_that_has_its_own_mode_already_is_gone_on_with() {
+    let part = Part::of(&noise(SIZE, 1));
+    let journal = part.journal();
+    let Some(mut command) = as_nobody(env!("CARGO_BIN_EXE_recv"), part.state.path()) else {
+        println!("SKIPPED C17 (a mode that keeps out): this user can't become another");
+        return;
+    };
+    set_mode(&journal.data(), 0o000);
+    if is_root() {
+        expect_code(Command::new("chown").args(["-R", "65534:65534"]).args([part.root.path(), part.state.path()]), 0);
+    }
+    let (recv, _) = recv_with_line(command.args(["--port", "0"]), part.root.path());
+    let ended = Ended::of(&mut send_to(recv.port, part.source.path(), "in", &["--length", "1M"])).expect(0);
+    assert_eq!(ended.number("resumed_bytes"), journal.blocks().len() as u64 * BLOCK, "{}", ended.json);
+    assert_same(part.source.path(), &recv.path("in"));
+    assert_eq!(leftovers(part.root.path()), [""; 0]);
 }
 
 // E06

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, statx};
@@ -109,6 +109,24 @@ pub(super) fn look_at(file: BorrowedFd<'_>) -> Result<Statx, Errno> {
 pub(super) fn is_one(one: &Statx, other: &Statx) -> bool {
     let inode = |stat: &Statx| (stat.stx_ino, stat.stx_dev_major, stat.stx_dev_minor);
     inode(one) == inode(other)
+}
+
+/// Is it a regular file of this process's user that has no other name?
+pub(super) fn is_own(about: &Statx) -> bool {
+    FileType::from_raw_mode(about.stx_mode.into()) == FileType::RegularFile
+        && about.stx_uid == rustix::process::geteuid().as_raw()
+        && about.stx_nlink == 1
+}
+
+/// Lets the owner of a file, and nobody else, read and write it, if that is this process's user and
+/// the file has no other name. Through no link, whatever has that name by now.
+pub(super) fn let_owner_write(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let file = rustix::fs::openat(above, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if !is_own(&look_at(file.as_fd())?) {
+        return Err(Errno::ACCESS);
+    }
+    // What is open only to be found has no mode to be changed but by this name.
+    rustix::fs::chmod(format!("/proc/self/fd/{}", file.as_raw_fd()), Mode::RUSR | Mode::WUSR)
 }
 
 /// Takes a name that is no folder's out of an open folder.

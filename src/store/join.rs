@@ -175,6 +175,7 @@ fn reserve(file: &File, size: u64) -> Result<bool, Errno> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
+    use std::path::Path;
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
@@ -360,6 +361,45 @@ mod tests {
         let tested = std::panic::catch_unwind(|| test(&yard));
         assert!(system(Command::new("umount").arg("--lazy")));
         tested.unwrap();
+    }
+
+    // C03 C09 D12: a journal that can't be opened now, and files that others made or can reach.
+    #[test]
+    fn what_is_not_known_to_be_ones_own_is_let_be() {
+        let cases: [(&str, fn(&Path, &Path)); 4] = [
+            ("a folder in the journal's place", |_, journal| {
+                fs::rename(journal, journal.with_extension("old")).unwrap();
+                fs::create_dir(journal).unwrap();
+            }),
+            ("a second name of the file", |file, _| fs::hard_link(file, file.with_extension("old")).unwrap()),
+            ("a second name of the journal", |_, journal| fs::hard_link(journal, journal.with_extension("old")).unwrap()),
+            ("somebody else's file", |file, _| {
+                if is_root() {
+                    std::os::unix::fs::chown(file, Some(65534), None).unwrap();
+                } else {
+                    fs::hard_link(file, file.with_extension("old")).unwrap();
+                }
+            }),
+        ];
+        for (told, change) in cases {
+            let yard = Yard::new();
+            let meta = meta(8, 1);
+            let name = TempName::of(&path("a"), &meta.identity);
+            let (file, journal) = (yard.at(name.as_name()), yard.at(name.journal().as_name()));
+            let first = incoming(&yard.store, "a", &meta);
+            let mut blocks = first.begin_blocks(Binding::of(b"x"), Checksum::Xxh3);
+            blocks.write(0, b"left", &[1; 16]).unwrap();
+            drop(blocks);
+            drop(first);
+            change(&file, &journal);
+            let again = incoming(&yard.store, "a", &meta);
+            assert_eq!(again.missing(), [0..8], "{told}");
+            again.write_at(0, b"anew new").unwrap();
+            assert_eq!(again.note(0..8).unwrap(), published(), "{told}");
+            assert_eq!(fs::read(yard.at("a")).unwrap(), b"anew new", "{told}");
+            assert_eq!(fs::read(&file).unwrap(), b"left\0\0\0\0", "{told}");
+            assert!(journal.exists(), "{told}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What stays on the disk of a file that comes in several pieces until it is whole, whoever goes away:
 //! the file under the name that belongs to its path and state, locked by one process, and its journal.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -45,14 +46,14 @@ enum Ready {
 }
 
 /// Opens what an earlier process left of the file, or creates it; under a name of its own, which nobody
-/// finds again, if another process is at it.
+/// finds again, if another process is at it, or if what is there is not what this program leaves.
 pub(super) fn begin(
     creation: &Creation<'_>, path: &RemotePath, identity: &Identity, boot: BootId, fresh: impl FnMut() -> TempName,
 ) -> Result<Begun, Errno> {
     let (folder, temp) = (creation.folder(), TempName::of(path, identity));
     for _ in 0..TEMP_TRIES_MAX {
-        let (file, was_there) = match jail::open_child_for(folder.as_fd(), temp.as_name(), OFlags::RDWR) {
-            Ok(file) => (file, true),
+        let (file, was_there) = match open_own(folder.as_fd(), temp.as_name()) {
+            Ok(Some(file)) => (file, true),
             Err(Errno::NOENT) => {
                 // Of a file that is gone. Later it would speak of the new one.
                 let _ = jail::remove(folder.as_fd(), temp.journal().as_name());
@@ -62,28 +63,55 @@ pub(super) fn begin(
                 }
             }
             // Nothing that this program made: let it be.
-            Err(_) => break,
+            Ok(None) | Err(_) => break,
         };
         match lock_file(&file, folder.as_fd(), temp)? {
             Locked::Yes => {}
             Locked::Removed => continue,
             Locked::ByAnother => break,
+            Locked::Unknown => {
+                if !was_there {
+                    let _ = jail::remove(folder.as_fd(), temp.as_name());
+                }
+                break;
+            }
         }
+        let kept = if was_there { Kept::open(folder, temp, path, identity, boot) } else { Ok(None) };
         // It has its whole length before anything of it is noted: another is not the one of the journal.
-        let is_whole = was_there && jail::look_at(file.as_fd())?.stx_size == identity.size;
-        let kept = if is_whole { Kept::open(folder, temp, path, identity, boot) } else { None };
+        let kept = match kept {
+            Ok(Some(_)) if jail::look_at(file.as_fd())?.stx_size != identity.size => Ok(None),
+            kept => kept,
+        };
         match kept {
-            Some((kept, here)) => return Ok(creation.begun(temp, file, Some((kept, here)))),
+            Ok(Some((kept, here))) => return Ok(creation.begun(temp, file, Some((kept, here)))),
+            Err(error) => {
+                // It may be readable another time.
+                tracing::warn!("{path} is received from its beginning: {error}");
+                break;
+            }
             // It says nothing of what is in the file.
-            None if was_there => remove(folder.as_fd(), temp, true),
+            Ok(None) if was_there => remove(folder.as_fd(), temp, true),
             // Without a journal it can be received all the same, and not be gone on with.
-            None => {
+            Ok(None) => {
                 let kept = Kept::create(folder, temp, path, identity, boot).map(|kept| (kept, Ranges::default()));
                 return Ok(creation.begun(temp, file, kept));
             }
         }
     }
     creation.create_as(fresh)
+}
+
+/// Opens a file that this program may have left; none where it is not of its making: somebody else's, or
+/// one that has another name as well.
+fn open_own(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Option<File>, Errno> {
+    let open = || jail::open_child_for(folder, name, OFlags::RDWR);
+    let file = match open() {
+        // It has its own mode already: its process was killed just before it gave it its name.
+        Err(Errno::ACCESS) => jail::let_owner_write(folder, name).and_then(|()| open())?,
+        file => file?,
+    };
+    let about = jail::look_at(file.as_fd())?;
+    Ok(jail::is_own(&about).then_some(file))
 }
 
 /// May what failed so go well another time, when there is room again or the disk is mended?
@@ -114,35 +142,47 @@ enum Locked {
     ByAnother,
     /// It has that name no more: it was removed, or published.
     Removed,
+    /// This file system does not say.
+    Unknown,
 }
 
 fn lock_file(file: &File, folder: BorrowedFd<'_>, temp: TempName) -> Result<Locked, Errno> {
-    let is_another = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
-    // On a file system without locks two processes that receive the same file at once are not told
-    // apart: one of them fails when it publishes.
+    let lock = || rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
+    let mut locked = lock();
+    while locked == Err(Errno::INTR) {
+        locked = lock();
+    }
     let ours = jail::look_at(file.as_fd())?;
-    Ok(match jail::look(folder, temp.as_name()) {
-        Ok(named) if !jail::is_one(&named, &ours) => Locked::Removed,
-        Err(Errno::NOENT) => Locked::Removed,
-        Err(errno) => return Err(errno),
-        Ok(_) if is_another => Locked::ByAnother,
-        Ok(_) => Locked::Yes,
+    Ok(match (jail::look(folder, temp.as_name()), locked) {
+        (Ok(named), _) if !jail::is_one(&named, &ours) => Locked::Removed,
+        (Err(Errno::NOENT), _) => Locked::Removed,
+        (Err(errno), _) => return Err(errno),
+        (Ok(_), Ok(())) => Locked::Yes,
+        (Ok(_), Err(Errno::WOULDBLOCK)) => Locked::ByAnother,
+        // Two processes that receive the same file at once could not be told apart.
+        (Ok(_), Err(errno)) => {
+            tracing::debug!("no lock on {}: {errno}; it is not gone on with", temp.as_name().display());
+            Locked::Unknown
+        }
     })
 }
 
 impl Kept {
+    /// The journal that is there, and what it says; none where there is none, or where it says nothing.
     fn open(
         folder: &Arc<Folder>, temp: TempName, path: &RemotePath, identity: &Identity, boot: BootId,
-    ) -> Option<(Self, Ranges)> {
-        let file = jail::open_child_for(folder.as_fd(), temp.journal().as_name(), OFlags::RDWR).ok()?;
-        let opened = Journal::open(file, path, identity, boot).unwrap_or_else(|error| {
-            tracing::warn!("{error}; it is received from its beginning");
-            None
-        });
-        let (journal, here) = opened?;
+    ) -> Result<Option<(Self, Ranges)>, Error> {
+        let failed = |errno: Errno| Error::Io { path: path.clone(), act: "open the journal of", source: errno.into() };
+        let file = match open_own(folder.as_fd(), temp.journal().as_name()) {
+            Ok(Some(file)) => file,
+            Err(Errno::NOENT) => return Ok(None),
+            Ok(None) => return Err(failed(Errno::PERM)),
+            Err(errno) => return Err(failed(errno)),
+        };
+        let Some((journal, here)) = Journal::open(file, path, identity, boot)? else { return Ok(None) };
         let ready = if journal.unsure().is_empty() { Ready::Yes } else { Ready::No };
         let says = !here.is_empty() || ready == Ready::No;
-        Some((Self::new(temp, journal, says, true, ready), here))
+        Ok(Some((Self::new(temp, journal, says, true, ready), here)))
     }
 
     fn create(folder: &Arc<Folder>, temp: TempName, path: &RemotePath, identity: &Identity, boot: BootId) -> Option<Self> {
