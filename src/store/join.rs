@@ -366,7 +366,8 @@ mod tests {
     // C03 C09 D12: a journal that can't be opened now, and files that others made or can reach.
     #[test]
     fn what_is_not_known_to_be_ones_own_is_let_be() {
-        let cases: [(&str, fn(&Path, &Path)); 4] = [
+        type Change = fn(&Path, &Path);
+        let cases: [(&str, Change); 4] = [
             ("a folder in the journal's place", |_, journal| {
                 fs::rename(journal, journal.with_extension("old")).unwrap();
                 fs::create_dir(journal).unwrap();
