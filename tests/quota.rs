@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use common::job::*;
+use common::journal::{BLOCK, JournalFile};
 use common::link::Link;
 use common::sender::*;
 use common::*;
@@ -109,8 +110,8 @@ fn after_a_kill_it_is_what_is_there() {
     drop(sender);
     drop(link);
     // The rest of it does not fit any more; a small file does, beside what is there.
+    let there = JournalFile::in_folder(&root.path().join("in")).blocks().len() as u64 * BLOCK;
     let recv = quota(len as u64 - 1);
-    let there = incoming_bytes(&root.path().join("in"));
     recv.process.wait_for_log(" files are there, which count for the quota");
     assert!(recv.process.log().contains(&format!("{there} bytes in 1 files")), "{there}: {}", recv.process.log());
     expect_refused(Ended::of(&mut send_to(recv.port, &file, "in", &[])), "large", " left: ");

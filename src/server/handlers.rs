@@ -107,7 +107,7 @@ pub(super) fn write(
 ) -> Result<Digest, Ending> {
     let describe = || format!("write {}..{} of '{}'", range.start, range.end, Escaped::start_of(name));
     let opened = store.resolve(name).and_then(|path| {
-        store.check_write(&path, range.end)?;
+        store.check_write(&path, &range)?;
         Ok((store.open_created(&path)?, path))
     });
     let (file, path) = opened.map_err(|error| Ending::refused(format!("{}: {error}", describe())))?;

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Arc, Mutex};
 
@@ -68,17 +69,16 @@ impl Store {
         self.allowance = Arc::new(Allowance { ledger, bounds, ..Allowance::default() });
     }
 
-    /// May bytes up to `end` be written to a file whose size nobody tells?
+    /// May `range` be written to a file whose size nobody tells?
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::DiskFull`].
-    pub fn check_write(&self, path: &RemotePath, end: u64) -> Result<(), Error> {
-        if self.allowance.bounds == Bounds::default() {
+    pub fn check_write(&self, path: &RemotePath, range: &Range<u64>) -> Result<(), Error> {
+        if range.is_empty() || self.allowance.bounds == Bounds::default() {
             return Ok(());
         }
-        self.check_size(path, end)?;
-        // What comes is small beside any disk, and the next is asked about again.
-        self.promise(path, 0).map(drop)
+        self.check_size(path, range.end)?;
+        self.charge(path, Some(range.end.saturating_sub(range.start)), None).map(drop)
     }
 
     /// Charges for a file that comes in one piece; none where nothing is limited.
@@ -462,7 +462,7 @@ mod tests {
         assert!(fs::metadata(data()).unwrap().blocks() * 512 <= 4 * BLOCK);
         yard.store.ledger().unwrap().set_limits(Limits { bytes: size - 1, files: 9 });
         let refused = join(&yard.store, "a", &meta(size, 1)).unwrap_err().to_string();
-        assert!(refused.starts_with("needs 4063232 bytes, 4063231 bytes of 4194303 bytes left"), "{refused}");
+        assert!(refused.starts_with("needs 3.88 MiB, 3.87 MiB of 4 MiB left"), "{refused}");
         expect_used(&yard, 2 * BLOCK, 1);
         yard.store.limit(Limits { bytes: size, files: 1 }).unwrap();
         expect_used(&yard, 2 * BLOCK, 1);
@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(refused, "has 11 bytes, and no file of more than 10 bytes is taken: b");
         let refused = join(&yard.store, "b", &meta(2048, 1)).unwrap_err().to_string();
         assert_eq!(refused, "has 2 KiB, and no file of more than 10 bytes is taken: b");
-        assert!(yard.store.check_write(&path("b"), 10).is_ok() && yard.store.check_write(&path("b"), 11).is_err());
+        assert!(yard.store.check_write(&path("b"), &(0..10)).is_ok() && yard.store.check_write(&path("b"), &(10..11)).is_err());
         yard.store.set_bounds(Bounds { max_file: None, min_free: Some(u64::MAX) });
         let refused = put(&yard, "b", 5, OnExisting::Replace).unwrap_err().to_string();
         assert!(
@@ -579,7 +579,7 @@ mod tests {
             "{refused}"
         );
         put(&yard, "empty", 0, OnExisting::Replace).unwrap();
-        assert!(join(&yard.store, "b", &meta(2048, 1)).is_err() && yard.store.check_write(&path("b"), 1).is_err());
+        assert!(join(&yard.store, "b", &meta(2048, 1)).is_err() && yard.store.check_write(&path("b"), &(0..1)).is_err());
         // What is promised to one is not there for another, until the disk knows of it.
         yard.store.set_bounds(Bounds { max_file: None, min_free: Some(1) });
         let begin = |name| yard.store.begin(&mut Folders::default(), &path(name), &meta(1000, 1), OnExisting::Replace);
