@@ -9,8 +9,6 @@ mod gate;
 mod name;
 mod password;
 mod rights;
-#[cfg(test)]
-mod tests;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -365,3 +363,6 @@ impl fmt::Debug for Accounts {
 fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
+
+#[cfg(test)]
+mod tests;

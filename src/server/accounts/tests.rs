@@ -231,6 +231,7 @@ fn while_another_program_has_locked_the_file_logins_go_on_and_changes_are_refuse
         shell.execute_batch("ROLLBACK").unwrap();
         accounts.lock(&name("alice")).unwrap();
         accounts.unlock(&name("alice")).unwrap();
+        assert!(accounts.has_changed());
     }
     drop(accounts);
     // Nobody else gets at it at all.
