@@ -82,6 +82,7 @@ fn an_address_has_so_many_connections_and_silent_ones_make_room() {
     for stream in &spoken {
         std::io::Write::write_all(&mut &*stream, b"c").unwrap();
     }
+    wait_for_close(connect_from(78, recv.port).unwrap());
     recv.process.wait_for_log("there are 8 connections from its address");
     drop((silent, spoken));
     recv.expect_idle();

@@ -130,6 +130,8 @@ fn every_limit_has_a_reason_and_a_use() {
         "src/bin/send/wire.rs",
         "src/bin/send/select.rs",
         "src/bin/send/secrets.rs",
+        "src/bin/send/login.rs",
+        "src/bin/recv/access.rs",
         "src/bin/recv/args.rs",
         "src/bin/recv/config.rs",
         "src/bin/recv/main.rs",

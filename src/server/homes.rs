@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -83,6 +83,10 @@ struct Estate {
     /// Bytes a second that each account may bring, if there is a limit.
     rate: Option<u64>,
     open: Mutex<HashMap<i64, Arc<Place>>>,
+    /// Logins that are not noted yet: that may have to wait for another program.
+    logins: Mutex<HashMap<i64, SystemTime>>,
+    /// Was a home's account noted that may have changed since?
+    is_unsure: AtomicBool,
 }
 
 /// The home of one account, once somebody has come in. Held while it is opened.
@@ -154,7 +158,17 @@ impl Homes {
         (sign_up, rate): (Option<Limits>, Option<u64>),
     ) -> Self {
         Self {
-            kind: Kind::Accounts(Box::new(Estate { accounts, top, umask, state_folder, sign_up, rate, open: Mutex::default() })),
+            kind: Kind::Accounts(Box::new(Estate {
+                accounts,
+                top,
+                umask,
+                state_folder,
+                sign_up,
+                rate,
+                open: Mutex::default(),
+                logins: Mutex::default(),
+                is_unsure: AtomicBool::new(false),
+            })),
         }
     }
 
@@ -191,9 +205,7 @@ impl Homes {
             _ => return Err(NotAdmitted::because("this receiver wants to know who you are (--user NAME)")),
         };
         let account = verified.map_err(|denied| NotAdmitted::of(&denied))?;
-        if let Err(error) = estate.accounts.note_login(account.id, now()) {
-            tracing::debug!("the login of {} is not noted: {error}", account.name);
-        }
+        estate.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(account.id, now());
         let home = estate.open(&account).map_err(|error| NotAdmitted {
             said: "this receiver can't open your home; its owner knows why from its log".to_owned(),
             why: error.to_string(),
@@ -224,10 +236,15 @@ impl Homes {
         }
     }
 
-    /// Looks whether accounts were changed by another process; true if sessions may have to end.
+    /// Notes who logged in, and looks whether accounts were changed; true if sessions may have to end.
     pub(super) fn refresh(&self) -> bool {
         let Kind::Accounts(estate) = &self.kind else { return false };
-        if !estate.accounts.has_changed() {
+        for (id, when) in std::mem::take(&mut *estate.logins.lock().unwrap_or_else(PoisonError::into_inner)) {
+            if let Err(error) = estate.accounts.note_login(id, when) {
+                tracing::debug!("the login of account {id} is not noted: {error}");
+            }
+        }
+        if !estate.accounts.has_changed() && !estate.is_unsure.swap(false, Ordering::Relaxed) {
             return false;
         }
         for home in estate.homes() {
@@ -325,6 +342,9 @@ impl Estate {
         let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(home) = &*place {
             if let Some(owner) = &home.owner {
+                // What was seen last may be older, or newer: it is looked at again.
+                owner.generation.store(account.generation, Ordering::Relaxed);
+                self.is_unsure.store(true, Ordering::Relaxed);
                 *owner.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             }
             return Ok(Arc::clone(home));

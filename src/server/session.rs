@@ -178,7 +178,9 @@ impl Sessions {
         if self.ticket.is_some() && sessions.values().any(|session| session.counts_as_job()) {
             return Err("this receiver serves one job, which was begun already".to_owned());
         }
-        if sessions.len() >= sessions_max {
+        // Those that have ended stay a moment, for who asks again what came of them.
+        let open_num = sessions.values().filter(|session| !session.has_ended()).count();
+        if open_num >= sessions_max || sessions.len() >= sessions_max.saturating_mul(ENDED_FACTOR) {
             return Err(format!("busy: {sessions_max} jobs are being served; try again later"));
         }
         let made = Arc::default();
@@ -261,6 +263,9 @@ impl Sessions {
         }
     }
 }
+
+/// So many times the jobs that are served at once are remembered with those that have ended.
+const ENDED_FACTOR: usize = 16;
 
 /// How long to wait between two looks at the flag that says stop.
 const LOOK: Duration = Duration::from_millis(200);

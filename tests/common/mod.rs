@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods, reason = "a test may fail, and is no peer")]
 
+pub mod accounts;
 pub mod job;
 pub mod journal;
 pub mod judge;
@@ -114,6 +115,16 @@ impl Running {
         tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim().to_owned()).collect()
     }
 
+    /// Waits until a receiver has started all threads that stay, and the one that looks for leftovers has
+    /// ended. Until it has its name a thread is called as the one that started it.
+    pub fn wait_until_it_serves(&self) {
+        wait_until("it serves", || {
+            let threads = self.threads();
+            let count = |name: &str| threads.iter().filter(|thread| *thread == name).count();
+            (count("recv"), count("adopt"), count("drain"), count("sweep")) == (1, 0, 1, 1)
+        });
+    }
+
     /// Largest memory it ever had, in KiB.
     pub fn peak_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
@@ -167,13 +178,7 @@ impl Recv {
         let process = Running::start(&mut command);
         let address = process.first_line.split([' ', ',']).nth(2).unwrap();
         let port = address.rsplit(':').next().unwrap().parse().unwrap();
-        // Two threads start after the line is printed, one stays. Until it has its name a thread
-        // is called as the one that started it.
-        wait_until("it serves", || {
-            let threads = process.threads();
-            let count = |name: &str| threads.iter().filter(|thread| *thread == name).count();
-            (count("recv"), count("adopt"), count("sweep")) == (1, 0, 1)
-        });
+        process.wait_until_it_serves();
         let idle = process.resources();
         Self { process, port, root: root.to_path_buf(), idle }
     }

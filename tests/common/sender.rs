@@ -130,8 +130,7 @@ pub fn recv_with_line(command: &mut Command, root: &Path) -> (Recv, String) {
     let process = Running { child, first_line: lines[0].clone(), more_lines: Arc::default(), stderr };
     let address = process.first_line.split([' ', ',']).nth(2).unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
-    // The thread that it always has besides starts after the lines are printed.
-    wait_until("it serves", || process.threads().iter().any(|name| name == "sweep"));
+    process.wait_until_it_serves();
     let idle = process.resources();
     (Recv { process, port, root: root.to_path_buf(), idle }, lines[1].clone())
 }

@@ -20,6 +20,7 @@ use parallel_transfer::protocol::{Credential, Open};
 use parallel_transfer::terminal::Loudness;
 use parallel_transfer::ticket::Ticket;
 
+use crate::login::Who;
 use crate::select::{RULES, Select};
 use crate::wire::{Protocol, TICKET_VARIABLE, Wire};
 
@@ -31,6 +32,8 @@ Examples:
           send the contents of photos to a receiver ('recv --port 9000' there)
   send --server backup --port 9000 --file disk.img --remote_dir /images --thread_num 8
           send one file over more connections
+  send --server backup --port 9000 --user alice --file photos --remote_dir /photos
+          log in to an account ('send signup' makes one where anyone may have one)
   send key
           make a key to log in with; 'send key --help' tells more
 
@@ -74,6 +77,9 @@ pub(crate) struct Args {
     /// Use only addresses of this IP version, 4 or 6 [default: all]
     #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
     ip_version: Option<IpVersion>,
+
+    #[command(flatten)]
+    who: Who,
 
     #[command(flatten)]
     pub(crate) wire: Wire,
@@ -189,7 +195,10 @@ impl Args {
             }
             _ => bail!("--server and --port are needed"),
         };
-        let login = ticket.map_or(Login::Nobody, |ticket| Login::Ticket(ticket.secret));
+        let login = match ticket {
+            Some(ticket) => Login::Ticket(ticket.secret),
+            None => self.who.login(&host)?,
+        };
         self.job_to(self.wire.set_up(dialer, &host, ticket)?, login, target)
     }
 

@@ -3,6 +3,7 @@
 mod args;
 mod key;
 mod local;
+mod login;
 mod manifest;
 mod secrets;
 mod select;
@@ -39,6 +40,9 @@ fn main() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|first| first == "key") {
         return key::run();
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "signup") {
+        return login::sign_up();
     }
     let args = Args::parse();
     let terminal = Terminal::for_send(args.loudness());

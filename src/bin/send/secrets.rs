@@ -18,7 +18,6 @@ const KEY_FILE: &str = "id_ed25519";
 ///
 /// # Errors
 /// None of them has one, or it is no password.
-#[allow(dead_code, reason = "for a login with a password")]
 pub(crate) fn password(user: &str, server: &str, password_file: Option<&Path>) -> anyhow::Result<Secret> {
     let variable = std::env::var_os(PASSWORD_VARIABLE).map(Secret::of);
     let source = PasswordSource { file: password_file, variable };

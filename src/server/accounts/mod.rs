@@ -235,7 +235,7 @@ impl Accounts {
     /// As [`Accounts::set_quota`]; the line tells no key, it has that key, or too many.
     pub fn add_key(&self, name: &UserName, line: &str) -> Result<PublicKey, AccountsError> {
         let key: PublicKey = line.parse()?;
-        self.change_keys(name, |connection, id| {
+        self.change_keys(name, false, |connection, id| {
             let sql = "SELECT COUNT(*) >= ? FROM keys WHERE account = ?";
             let is_full = connection.query_row(sql, params![ACCOUNT_KEYS_MAX as i64, id], |row| row.get(0))?;
             let sql = "INSERT INTO keys (account, public, comment) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
@@ -257,7 +257,7 @@ impl Accounts {
         let is_it = |key: &PublicKey| which == key.comment || which == key.base64() || which.trim() == key.to_string();
         let mut named = self.keys(name)?.into_iter().filter(is_it);
         let (Some(key), None) = (named.next(), named.next()) else { return Err(AccountsError::UnknownKey(name.clone())) };
-        self.change_keys(name, |connection, id| {
+        self.change_keys(name, true, |connection, id| {
             let removed = connection.execute("DELETE FROM keys WHERE account = ? AND public = ?", params![id, key.bytes])?;
             Ok(if removed == 0 { Err(AccountsError::UnknownKey(name.clone())) } else { Ok(()) })
         })?;
@@ -336,14 +336,15 @@ impl Accounts {
         if self.written(changed)? == 0 { Err(AccountsError::Unknown(name.clone())) } else { Ok(()) }
     }
 
-    /// Changes the keys of the account of this name, all or nothing.
+    /// Changes the keys of the account of this name, all or nothing; its sessions end if one is taken away.
     fn change_keys(
-        &self, name: &UserName, change: impl FnOnce(&Connection, i64) -> rusqlite::Result<Result<(), AccountsError>>,
+        &self, name: &UserName, takes_away: bool,
+        change: impl FnOnce(&Connection, i64) -> rusqlite::Result<Result<(), AccountsError>>,
     ) -> Result<(), AccountsError> {
         let mut writing = self.writing();
         let done = writing.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
-            let sql = "UPDATE accounts SET generation = generation + 1 WHERE name = ? RETURNING id";
-            let id: Option<i64> = transaction.query_row(sql, [name.as_str()], |row| row.get(0)).optional()?;
+            let sql = "UPDATE accounts SET generation = generation + ?2 WHERE name = ?1 RETURNING id";
+            let id: Option<i64> = transaction.query_row(sql, params![name.as_str(), takes_away], |row| row.get(0)).optional()?;
             let Some(id) = id else { return Ok(Err(AccountsError::Unknown(name.clone()))) };
             match change(&transaction, id)? {
                 Ok(()) => transaction.commit().map(Ok),

@@ -1,0 +1,130 @@
+//! The flags that say who the user is, and `send signup`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use parallel_transfer::client::{self, Login};
+use parallel_transfer::exit::Verdict;
+use parallel_transfer::flags::parse_ip_version;
+use parallel_transfer::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
+use parallel_transfer::net::IpVersion;
+use parallel_transfer::net::dial::Dialer;
+use parallel_transfer::net::tls::Client;
+use parallel_transfer::path::Escaped;
+use parallel_transfer::secret::PASSWORD_VARIABLE;
+use parallel_transfer::stop::Stop;
+use parallel_transfer::terminal::{self, Loudness, Terminal};
+
+use crate::secrets::{default_key, load_key, password};
+use crate::wire::Wire;
+
+/// Who the user is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Who {
+    /// Log in to this account of the receiver: with --password_file, with --key, with the password in the
+    /// environment's PTF_PASSWORD, with the key that 'send key' made, or with a password that is asked for
+    #[arg(long, value_name = "NAME", requires = "server", conflicts_with = "plain")]
+    user: Option<String>,
+
+    /// The first line of this file is the password; '-' reads it from standard input
+    #[arg(long = "password_file", alias = "password-file", value_name = "FILE", requires = "user")]
+    password_file: Option<PathBuf>,
+
+    /// Log in with the key in this file [default: ~/.config/parallel-transfer/id_ed25519, if it is there]
+    #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_file")]
+    key: Option<PathBuf>,
+}
+
+impl Who {
+    /// Who it is to a receiver that the user calls `host`.
+    pub(crate) fn login(&self, host: &str) -> anyhow::Result<Login> {
+        let Some(user) = self.user.clone() else { return Ok(Login::Nobody) };
+        let is_told = self.password_file.is_some() || std::env::var_os(PASSWORD_VARIABLE).is_some();
+        let key = match &self.key {
+            None if is_told => None,
+            None => default_key().ok().filter(|file| file.exists()),
+            Some(file) => Some(file.clone()),
+        };
+        Ok(match key {
+            Some(file) => {
+                tracing::debug!("logging in with the key '{}'", Escaped::path(&file));
+                Login::Key { user, key: load_key(&file)? }
+            }
+            None => {
+                let password = password(&user, host, self.password_file.as_deref())?;
+                Login::Password { user, password }
+            }
+        })
+    }
+}
+
+const EXAMPLES: &str = "\
+Example:
+  send signup --server backup --port 9000 --user alice
+          asks for a password, and makes the account where the receiver lets anyone have one
+
+Exit codes: 0 there is an account now; 1 failed; 2 wrong usage; 4 refused.";
+
+/// Make an account at a receiver that lets anyone have one.
+#[derive(Debug, Parser)]
+#[command(name = "send signup", bin_name = "send signup", version, after_help = EXAMPLES)]
+struct SignUp {
+    /// The receiver's name or address
+    #[arg(long, value_name = "HOST")]
+    server: String,
+
+    /// The receiver's port
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+
+    /// The name that the account is to have
+    #[arg(long, value_name = "NAME")]
+    user: String,
+
+    /// The first line of this file is the password; '-' reads it from standard input; so does the
+    /// environment's PTF_PASSWORD
+    #[arg(long = "password_file", alias = "password-file", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// Use only addresses of this IP version, 4 or 6 [default: all]
+    #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
+    ip_version: Option<IpVersion>,
+
+    #[command(flatten)]
+    wire: Wire,
+}
+
+/// `send signup`, with the words after that.
+pub(crate) fn sign_up() -> ExitCode {
+    let words = std::env::args_os();
+    let args = SignUp::parse_from(words.take(1).chain(std::env::args_os().skip(2)));
+    let _ = Terminal::for_send(Loudness::Normal);
+    let verdict = match args.run() {
+        Ok(()) => Verdict::Complete,
+        Err(error) => {
+            let is_refused = client::is_refusal(&error);
+            terminal::print_error("send signup", &error);
+            if is_refused { Verdict::Refused } else { Verdict::Failed }
+        }
+    };
+    ExitCode::from(verdict.code())
+}
+
+impl SignUp {
+    fn run(&self) -> anyhow::Result<()> {
+        let Self { server, port, user, .. } = self;
+        let dialer = Dialer::to_host(server, *port, self.ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
+        let dialer = self.wire.set_up(dialer, &format!("{server}:{port}"), None)?;
+        let password = password(user, server, self.password_file.as_deref())?;
+        let stop = Arc::new(Stop::new()?);
+        client::sign_up(&dialer, user, &password, &stop)?;
+        if let Some(seen) = dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new) {
+            tracing::warn!("new receiver: its key {} is accepted and kept", seen.fingerprint);
+        }
+        let line = format!("there is an account '{}' now", Escaped(user.as_bytes()));
+        terminal::print_lines(&[line]).context("can't say so on standard output")
+    }
+}
