@@ -120,6 +120,9 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
+/// Bytes that are read at once where there is no buffer yet: what a connection begins with.
+const FIRST_READ_LEN: usize = 4096;
+
 /// Bytes that came from a stream and were not used yet.
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -161,17 +164,23 @@ impl Inbox {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
+        if self.buffer.is_empty() {
+            // Most connections are silent: they get no buffer before bytes come.
+            let mut first = [0; FIRST_READ_LEN];
+            let len = stream.read(&mut first)?;
+            if len > 0 {
+                self.buffer = vec![0; BUFFER_LEN];
+                self.buffer[..len].copy_from_slice(&first[..len]);
+                self.end = len;
+            }
+            return Ok(len);
+        }
         if self.end == self.buffer.len() {
             let len = (self.buffer.len() * 2).clamp(BUFFER_LEN, len_max.max(BUFFER_LEN));
             if len <= self.buffer.len() {
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
-            if self.buffer.is_empty() {
-                // Pages of zeros that are not touched before bytes come: most connections are silent.
-                self.buffer = vec![0; len];
-            } else {
-                self.buffer.resize(len, 0);
-            }
+            self.buffer.resize(len, 0);
         }
         let len = stream.read(&mut self.buffer[self.end..])?;
         self.end += len;

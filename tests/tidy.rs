@@ -27,7 +27,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("login_key", &["limits"]),
     (
         "client",
-        &["net", "store", "protocol", "pump", "path", "entry", "ranges", "digest", "subtrees", "limits", "progress", "stop"],
+        &[
+            "net",
+            "store",
+            "protocol",
+            "pump",
+            "login_key",
+            "path",
+            "entry",
+            "ranges",
+            "digest",
+            "subtrees",
+            "limits",
+            "progress",
+            "stop",
+        ],
     ),
     (
         "server",

@@ -62,6 +62,7 @@ pub fn v2_requests(bytes: &[u8]) {
         match &value {
             Request::Hello { versions, features } => request::encode_hello(&mut encoded, versions.clone(), *features),
             Request::Open(open) => request::encode_open(&mut encoded, open),
+            Request::SignUp { user, password } => request::encode_sign_up(&mut encoded, user, password),
             Request::Join(token) => request::encode_join(&mut encoded, token),
             Request::Put(Put { path, file, range, .. }) => {
                 assert!(range.start <= range.end && range.end <= file.identity.size);

@@ -144,15 +144,14 @@ impl<'a> Announcer<'a> {
         line.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         line.outbox.put(&mut *line.stream, &bytes)?;
         line.outbox.flush(&mut *line.stream)?;
-        let mut deadline = Instant::now() + OPEN_TIMEOUT;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
         let opened = loop {
             if Instant::now() >= deadline {
                 return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
             }
             match self.next_reply(line) {
                 Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
-                // Others may be logging in before.
-                Ok(Reply::Heartbeat) => deadline = Instant::now() + OPEN_TIMEOUT,
+                Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
                 Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
                 Ok(_) => return Err(Trouble::Fatal(self.foreign(None))),

@@ -1,10 +1,11 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::answering::Answering;
 use super::audit::Audit;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
@@ -13,7 +14,7 @@ use super::metrics::Metrics;
 use super::penalties::Penalties;
 use super::session::{Attached, Session, Sessions};
 use super::{Config, Served, finish};
-use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, INBOX_LEN_MAX, STALE_AFTER};
+use crate::limits::{INBOX_LEN_MAX, STALE_AFTER};
 use crate::net::pace::Pace;
 use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
@@ -69,72 +70,6 @@ struct Connection<'a> {
     stream: Answering,
 }
 
-/// A stream that never waits for its peer while the peer may be waiting for it.
-struct Answering {
-    stream: Stream,
-    /// Time spent waiting for bytes.
-    waited: Duration,
-    /// The rates that what is read may have: of all, and of the job's account.
-    paces: Vec<Arc<Pace>>,
-    /// The job that it is read for.
-    session: Option<Arc<Session>>,
-    answers: Vec<u8>,
-    /// Frames whose answers wait, and since when the first of them does.
-    waiting: usize,
-    since: Option<Instant>,
-}
-
-impl Answering {
-    /// Adds a reply, as [`Answering::answer`].
-    fn reply(&mut self, reply: &Reply) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        v2::reply::encode(&mut bytes, reply);
-        self.answer(&bytes)
-    }
-
-    /// Adds to the answers that go out before the next read, or when enough wait or long enough:
-    /// what was read at once may be work for minutes on a slow disk.
-    fn answer(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.answers.extend_from_slice(bytes);
-        self.waiting += 1;
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if self.waiting >= ANSWERS_MAX || since.elapsed() >= ANSWERS_TIME_MAX { self.send_answers() } else { Ok(()) }
-    }
-
-    fn send_answers(&mut self) -> io::Result<()> {
-        if !self.answers.is_empty() {
-            self.stream.write_all(&self.answers)?;
-            self.answers.clear();
-            (self.waiting, self.since) = (0, None);
-        }
-        Ok(())
-    }
-}
-
-impl handlers::Beating for Answering {
-    fn beat(&mut self) {
-        let _ = self.reply(&Reply::Heartbeat).and_then(|()| self.send_answers());
-    }
-}
-
-impl io::Read for Answering {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.send_answers()?;
-        let before = Instant::now();
-        let len = self.paces.iter().fold(bytes.len(), |len, pace| pace.share(len));
-        let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());
-        let now = Instant::now();
-        self.waited += now.duration_since(before);
-        if let Some(session) = &self.session {
-            session.note_active(now);
-        }
-        if let Ok(len) = read {
-            self.paces.iter().for_each(|pace| pace.wait(len));
-        }
-        read
-    }
-}
-
 /// How the wait for a frame ended.
 enum Next {
     /// A frame's header is here.
@@ -159,15 +94,7 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         served: Instant::now(),
         dialect: None,
         inbox: Inbox::default(),
-        stream: Answering {
-            stream,
-            paces: shared.pace.into_iter().cloned().collect(),
-            session: None,
-            waited: Duration::ZERO,
-            answers: Vec::new(),
-            waiting: 0,
-            since: None,
-        },
+        stream: Answering::new(stream, shared.pace),
     };
     tracing::debug!("{peer}: connected");
     connection.audit.connected();
@@ -564,9 +491,7 @@ impl<'a> Connection<'a> {
         self.login_by = None;
         self.slot.set_session(&attached.session);
         self.audit.joined(&attached.session);
-        attached.session.note_active(Instant::now());
-        self.stream.paces.extend(attached.session.home.pace.clone());
-        self.stream.session = Some(Arc::clone(&attached.session));
+        self.stream.join(&attached.session);
         self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);

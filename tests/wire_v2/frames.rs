@@ -114,7 +114,7 @@ fn a_field_over_its_limit_is_refused_and_memory_stays_flat() {
     let greeted: &[(&str, Vec<u8>, &str)] = &[
         ("a folder of 8,193 bytes", frame(2, &open_body(0, 1, &[b'x'; 8193], 0)), "folder's name of 8193"),
         ("a checksum that is none", frame(2, &open_body(0, 3, b"in", 0)), "checksum"),
-        ("a credential that is none", frame(2, &open_body(0, 1, b"in", 2)), "credential"),
+        ("a credential that is none", frame(2, &open_body(0, 1, b"in", 4)), "credential"),
         ("a credential cut short", frame(2, &open_body(0, 1, b"in", 1)), "ends early"),
         ("a token cut short", frame(3, &[1; 31]), "ends early"),
         ("a token too long", frame(3, &[1; 33]), "bytes after the end"),
@@ -169,7 +169,7 @@ fn a_field_at_its_limit_is_served() {
 fn an_unknown_type_is_refused_and_an_unknown_version_by_the_names_of_ours() {
     let mut yard = Yard::new();
     let bystander = Bystander::new(&yard);
-    for kind in [0, 9, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
+    for kind in [0, 10, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
         Client::greeted(&yard.recv).expect_refusal(&frame(kind, b""), "unknown operation");
         Client::silent(&yard.recv).expect_refusal(&[&MAGIC[..], &frame(kind, b"")].concat(), "unknown operation");
     }
