@@ -230,6 +230,9 @@ pub const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How long a connection may take until it has joined a job, from its first byte on.
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long nobody who joins a job has to make room for others: a login takes a tenth of that.
+pub const JOIN_GRACE: Duration = Duration::from_secs(1);
+
 /// How long a job may do nothing at all.
 pub const IDLE_DEFAULT: Duration = Duration::from_secs(30 * 60);
 
@@ -256,6 +259,9 @@ pub const ACCOUNTS_EVERY: Duration = Duration::from_millis(500);
 
 /// Connections from one address, or one IPv6 network: a large job opens a hundred.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 512;
+
+/// Jobs of one account that are served at once: others want some, too.
+pub const SESSIONS_PER_ACCOUNT_MAX: usize = 64;
 
 /// Connections of one account.
 pub const CONNECTIONS_PER_ACCOUNT_MAX: usize = 256;

@@ -201,7 +201,7 @@ fn one_who_guesses_is_not_listened_to_and_others_are() {
         Ended::of(&mut service.send_as("alice", "guess", source.path(), &[])).expect(4);
     }
     let refused = Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(4);
-    assert!(refused.said.contains("too many wrong logins"), "{}", refused.said);
+    assert!(refused.said.contains("too many tries"), "{}", refused.said);
 }
 
 // B18, F10
@@ -213,4 +213,38 @@ fn a_login_that_is_wrong_leaves_no_session_that_could_be_joined() {
     Ended::of(&mut service.send_as("alice", "guess", source.path(), &["--retry_for", "1s"])).expect(4);
     assert!(before.elapsed() < PATIENCE);
     assert!(!service.home(1).exists());
+}
+
+#[test]
+fn an_account_without_the_right_to_write_writes_nothing_and_one_that_loses_it_no_more() {
+    let service = Service::start(&[]);
+    let (_source, link, sender) = held(&service);
+    service.user(&["rights", "alice", "read,list"]);
+    service.recv.process.wait_for_log("the account may not write any more");
+    link.release();
+    assert!([Some(1), Some(4)].contains(&sender.wait().code));
+    let source = tree();
+    let refused = Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(4);
+    assert!(refused.said.contains("may not write"), "{}", refused.said);
+    service.user(&["rights", "alice", "all"]);
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(0);
+}
+
+// B17
+#[test]
+fn nobody_makes_many_accounts_or_finds_out_who_is_here() {
+    let service = Service::start(&["--signup", "--login_tries", "3"]);
+    let sign_up = |name: &str| {
+        let mut command = send_command();
+        command.args(["signup", "--server", "127.0.0.1", "--port", &service.recv.port.to_string(), "--user", name]);
+        command.args(["--host_key", &service.host_key]).env("PTF_PASSWORD", "a password");
+        text(&run(&mut command).stderr)
+    };
+    assert!(sign_up("alice").contains("already"));
+    assert!(sign_up("bob").contains("already"));
+    assert_eq!(sign_up("carol"), "");
+    assert!(sign_up("dave").contains("too many tries"));
+    // Which is not what logging in has to suffer for.
+    let source = tree();
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(0);
 }

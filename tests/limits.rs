@@ -43,7 +43,7 @@ fn guesses_from_one_address_cost_others_nothing() {
         through(name, "guess").expect(4);
     }
     let refused = through("alice", "pw of alice").expect(4);
-    assert!(refused.said.contains("too many wrong logins from your address"), "{}", refused.said);
+    assert!(refused.said.contains("too many tries from your address"), "{}", refused.said);
     Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(0);
     assert_same(source.path(), &service.home(1).join("in"));
 }
@@ -157,4 +157,34 @@ fn what_comes_in_has_the_rate_that_was_set() {
         assert!(before.elapsed() >= Duration::from_millis(700), "{:?}", before.elapsed());
         assert_same(source.path(), &service.home(1).join("in"));
     }
+}
+
+#[test]
+fn the_bounds_of_a_file_hold_in_homes_too() {
+    let service = Service::start(&["--max_file", "1M"]);
+    let source = temp_dir();
+    write(&source.path().join("large"), noise(1_100_000, 1));
+    write(&source.path().join("small"), noise(1_000_000, 2));
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect_failed(&["large"], "1 MiB");
+    let refused = expect_code(
+        recv_command().args(["--port", "0", "--quota", "1M", "--accounts"]).arg(service.place.path().join("accounts.db")),
+        2,
+    );
+    assert!(text(&refused.stderr).contains("--quota"), "{}", text(&refused.stderr));
+}
+
+// E01
+#[test]
+fn those_who_begin_a_login_and_do_not_go_on_make_room() {
+    let service = Service::start(&["--max_connections", "16"]);
+    let half_open: Vec<_> = (0..60).map(|_| connect_from(77, service.recv.port).unwrap()).collect();
+    for stream in &half_open {
+        // The beginning of a TLS hello; who had to make room hears of it.
+        let _ = std::io::Write::write_all(&mut &*stream, &[0x16, 3, 1]);
+    }
+    let source = tree();
+    let before = Instant::now();
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &["--process_num", "1"])).expect(0);
+    assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
+    assert_same(source.path(), &service.home(1).join("in"));
 }

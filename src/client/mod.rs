@@ -51,7 +51,7 @@ use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::v2::pipe::Setup;
-use crate::protocol::{Open, Session, Token, Totals};
+use crate::protocol::{BUSY, Open, Session, Token, Totals};
 use crate::stop::Stop;
 use announce::{Announcer, Line, NotBegun};
 use attempts::{Attempts, Interrupted};
@@ -381,7 +381,8 @@ impl<'a> Crew<'a> {
 
     /// A receiver that was there before, and does not answer now as it did, may do so soon.
     fn interrupted(&self, error: anyhow::Error) -> anyhow::Error {
-        if self.is_first || error.is::<Refused>() { error } else { Interrupted(format!("{error:#}")).into() }
+        let is_final = error.downcast_ref::<Refused>().is_some_and(|refused| !refused.0.starts_with(BUSY));
+        if self.is_first || is_final { error } else { Interrupted(format!("{error:#}")).into() }
     }
 
     /// Ends all workers of this process, whatever they hold.

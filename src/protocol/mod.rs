@@ -17,6 +17,9 @@ use crate::path::{PathError, RemotePath};
 
 pub use login::{Credential, Secret, Token, to_sign};
 
+/// What a refusal begins with that may pass.
+pub const BUSY: &str = "busy: ";
+
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request<'a> {

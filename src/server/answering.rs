@@ -27,15 +27,13 @@ pub(super) struct Answering {
 }
 
 impl Answering {
-    /// What is read of `stream` has the rate of `pace`, if there is one.
-    pub(super) fn new(stream: Stream, pace: Option<&Arc<Pace>>) -> Self {
-        let paces = pace.into_iter().cloned().collect();
-        Self { stream, waited: Duration::ZERO, paces, session: None, answers: Vec::new(), waiting: 0, since: None }
+    pub(super) fn new(stream: Stream) -> Self {
+        Self { stream, waited: Duration::ZERO, paces: Vec::new(), session: None, answers: Vec::new(), waiting: 0, since: None }
     }
 
-    /// From now on it is read for this job, at its account's rate.
-    pub(super) fn join(&mut self, session: &Arc<Session>) {
-        self.paces.extend(session.home.pace.clone());
+    /// From now on it is read for this job, at the rate of all, if there is one, and at its account's.
+    pub(super) fn join(&mut self, session: &Arc<Session>, pace: Option<&Arc<Pace>>) {
+        self.paces.extend(pace.into_iter().chain(&session.home.pace).cloned());
         session.note_active(Instant::now());
         self.session = Some(Arc::clone(session));
     }
@@ -75,6 +73,10 @@ impl handlers::Beating for Answering {
 impl io::Read for Answering {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         self.send_answers()?;
+        // A frame may be as long as a file.
+        if self.session.as_ref().is_some_and(|session| session.over().is_some()) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let before = Instant::now();
         let len = self.paces.iter().fold(bytes.len(), |len, pace| pace.share(len));
         let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());

@@ -20,7 +20,7 @@ use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Answer, Credential, Decoded, Features, Open, Put, Reply, Request, Secret, Status, Token, v1, v2};
+use crate::protocol::{Answer, BUSY, Credential, Decoded, Features, Open, Put, Reply, Request, Secret, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 use crate::store::{Folders, Made};
@@ -33,13 +33,15 @@ pub(super) struct Shared<'a> {
     pub(super) sessions: &'a Sessions,
     pub(super) metrics: &'a Metrics,
     pub(super) penalties: &'a Penalties,
+    /// The same for accounts that people make themselves.
+    pub(super) sign_ups: &'a Penalties,
     /// The rate of all connections together, if there is one.
     pub(super) pace: Option<&'a Arc<Pace>>,
     pub(super) stop: &'a Stop,
 }
 
 /// What is said to new work when none is taken any more.
-const STOPPING: &str = "this receiver is stopping: try again later";
+const STOPPING: &str = "busy: this receiver is stopping; try again later";
 
 /// How far a connection has come.
 enum State<'a> {
@@ -86,7 +88,10 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         shared,
         state: State::New,
         // Who speaks v1 may have nothing to say for long.
-        login_by: (!shared.config.serves_v1).then(|| Instant::now() + shared.config.login),
+        login_by: (!shared.config.serves_v1).then(|| {
+            slot.set_joining(true);
+            Instant::now() + shared.config.login
+        }),
         folders: Folders::default(),
         slot,
         peer,
@@ -94,7 +99,7 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         served: Instant::now(),
         dialect: None,
         inbox: Inbox::default(),
-        stream: Answering::new(stream, shared.pace),
+        stream: Answering::new(stream),
     };
     tracing::debug!("{peer}: connected");
     connection.audit.connected();
@@ -234,11 +239,13 @@ impl<'a> Connection<'a> {
                 Dialect::V2 => {
                     self.inbox.consume(v2::MAGIC.len());
                     self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login);
+                    self.slot.set_joining(true);
                 }
                 Dialect::Tls => {
                     let (false, Some(tls)) = (is_encrypted, &self.shared.config.tls) else { return Err(Ending::Foreign) };
                     let deadline = Instant::now() + self.shared.config.login;
                     self.login_by = Some(deadline);
+                    self.slot.set_joining(true);
                     let first = self.inbox.bytes().to_vec();
                     self.inbox.consume(first.len());
                     self.stream.stream.start_tls_server(tls, &first, deadline).map_err(Ending::refused)?;
@@ -387,6 +394,7 @@ impl<'a> Connection<'a> {
         let Shared { sessions, stop, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
         let admitted = self.admit(&mut open)?;
+        self.limit_account(&admitted.home)?;
         let store = &admitted.home.store;
         let shown = Escaped::start_of(&open.directory).to_string();
         let base = admitted.home.resolve_folder(&open.directory);
@@ -400,7 +408,7 @@ impl<'a> Connection<'a> {
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
         };
         let (attached, is_known) =
-            sessions.open(&admitted, open, (base, self.shared.config.sessions_max), make_base).map_err(Ending::refused)?;
+            sessions.open(&admitted, open, (base, self.shared.config), make_base).map_err(Ending::refused)?;
         let landed = admitted.home.landed(&attached.session.base);
         let of = admitted.home.owner.as_ref().map_or(String::new(), |owner| format!(" of {}", owner.name));
         self.log(&format!("a job{of} for {}", Escaped::path(&landed)));
@@ -421,7 +429,7 @@ impl<'a> Connection<'a> {
         let credential = std::mem::replace(&mut open.credential, Credential::None);
         let Shared { homes, config, .. } = self.shared;
         if homes.want_login() {
-            self.check_penalties()?;
+            self.check_penalties(self.shared.penalties)?;
         }
         let host_key = config.tls.as_ref().filter(|_| self.stream.stream.is_encrypted()).map(|tls| tls.fingerprint());
         let admitted = homes.admit(&credential, host_key.as_ref().map(|key| key.as_bytes()), &open.token);
@@ -437,22 +445,22 @@ impl<'a> Connection<'a> {
 
     fn sign_up(&mut self, user: &[u8], password: &Secret) -> Result<io::Result<()>, Ending> {
         let State::Greeted = self.state else { return Err(Ending::refused("an account is made once, after a hello")) };
-        self.check_penalties()?;
+        self.check_penalties(self.shared.sign_ups)?;
+        // Each counts, whatever comes of it: nobody makes a thousand of them, or finds out who is here.
+        self.shared.sign_ups.note(self.peer, Instant::now());
         let name = self.shared.homes.sign_up(user, password).map_err(|not| self.deny(user, &not))?;
-        // Each costs as a guess does: nobody makes a thousand of them.
-        self.shared.penalties.note(self.peer, Instant::now());
         tracing::info!("{}: made the account {name}", self.peer);
         self.audit.signed_up(name.as_str());
         Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
     }
 
     /// Does this address guess?
-    fn check_penalties(&mut self) -> Result<(), Ending> {
+    fn check_penalties(&mut self, penalties: &Penalties) -> Result<(), Ending> {
         // It may take a while: what was said so far is to arrive.
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
-        self.shared.penalties.check(self.peer, self.shared.config.login_tries, Instant::now()).map_err(|left| {
-            Ending::refused(format!("too many wrong logins from your address: try again in {} s", left.as_secs() + 1))
-        })
+        penalties
+            .check(self.peer, self.shared.config.login_tries, Instant::now())
+            .map_err(|left| Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1)))
     }
 
     /// Says no, which takes time where it may be the answer to a guess.
@@ -479,19 +487,26 @@ impl<'a> Connection<'a> {
         // It may be waited for: what was said so far is to arrive.
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
         let attached = self.shared.sessions.join(token, deadline, self.shared.stop).map_err(Ending::refused)?;
+        self.limit_account(&attached.session.home)?;
         self.set_joined(attached)?;
         Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
     }
 
-    fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
-        if self.shared.homes.want_login() && self.slot.count_of(&attached.session) >= self.shared.config.per_account_max {
-            let max = self.shared.config.per_account_max;
-            return Err(Ending::refused(format!("busy: this account has {max} connections already")));
+    /// Has the account that this home is of as many connections as it may have?
+    fn limit_account(&self, home: &Arc<Home>) -> Result<(), Ending> {
+        let max = self.shared.config.per_account_max;
+        if home.owner.is_none() || self.slot.count_of(home) < max {
+            return Ok(());
         }
+        Err(Ending::refused(format!("{BUSY}this account has {max} connections already")))
+    }
+
+    fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
         self.login_by = None;
         self.slot.set_session(&attached.session);
+        self.slot.set_joining(false);
         self.audit.joined(&attached.session);
-        self.stream.join(&attached.session);
+        self.stream.join(&attached.session, self.shared.pace);
         self.folders = Folders::of(Arc::clone(&attached.session.made));
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);

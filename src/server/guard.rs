@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::homes::Home;
 use super::penalties::address_of;
 use super::session::Session;
+use crate::limits::JOIN_GRACE;
 use crate::net::{Handle, Peer};
 use crate::stop::Stop;
 
@@ -49,6 +51,9 @@ struct Inside {
     peer: Peer,
     /// It sent a byte at some time.
     spoke: AtomicBool,
+    /// It has to join a job within a time, and has not yet.
+    joining: AtomicBool,
+    entered: Instant,
     /// It is between two frames.
     idle: AtomicBool,
     /// The job that it works on.
@@ -85,17 +90,16 @@ impl Guard {
             if stop.is_asked() {
                 return None;
             }
-            // Numbers grow: the first silent one is the oldest.
-            if let Some(silent) = inside.values().find(|one| one.is_silent()) {
-                silent.make_room_for(peer);
+            if let Some(idler) = idler_of(inside.values()) {
+                idler.make_room_for(peer);
             }
             inside = self.left.wait_timeout(inside, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         let number = inside.last_key_value().map_or(0, |(last, _)| last + 1);
         let flag = AtomicBool::new;
         let session = OnceLock::new();
-        let (spoke, idle, cut) = (flag(false), flag(true), flag(false));
-        let one = Arc::new(Inside { handle: handle.clone(), peer, spoke, idle, session, cut });
+        let (spoke, idle, cut, joining, entered) = (flag(false), flag(true), flag(false), flag(false), Instant::now());
+        let one = Arc::new(Inside { handle: handle.clone(), peer, spoke, joining, entered, idle, session, cut });
         inside.insert(number, Arc::clone(&one));
         Some(Slot { guard: self, number, inside: one })
     }
@@ -128,18 +132,18 @@ impl Guard {
         if inside.values().filter(is_neighbour).count() < max {
             return true;
         }
-        match inside.values().filter(is_neighbour).find(|one| one.is_silent()) {
-            Some(silent) => {
-                silent.make_room_for(peer);
+        match idler_of(inside.values().filter(is_neighbour)) {
+            Some(idler) => {
+                idler.make_room_for(peer);
                 true
             }
             None => false,
         }
     }
 
-    /// Connections of the account that a session is of.
-    pub(super) fn count_of(&self, session: &Session) -> usize {
-        let is_same = |other: &Arc<Session>| Arc::ptr_eq(&other.home, &session.home);
+    /// Connections of the account that a home is of.
+    pub(super) fn count_of(&self, home: &Arc<Home>) -> usize {
+        let is_same = |other: &Arc<Session>| Arc::ptr_eq(&other.home, home);
         self.lock().values().filter(|one| one.session.get().is_some_and(is_same)).count()
     }
 
@@ -173,7 +177,18 @@ impl Guard {
     }
 }
 
+/// The oldest of those that never sent a byte; where there is none, of those that take long to join a job.
+fn idler_of<'a>(mut all: impl Iterator<Item = &'a Arc<Inside>> + Clone) -> Option<&'a Arc<Inside>> {
+    // Numbers grow: the first is the oldest.
+    all.clone().find(|one| one.is_silent()).or_else(|| all.find(|one| one.is_slow_to_join()))
+}
+
 impl Inside {
+    fn is_slow_to_join(&self) -> bool {
+        let may_go = self.joining.load(Ordering::Relaxed) && !self.cut.load(Ordering::Relaxed);
+        may_go && self.entered.elapsed() >= JOIN_GRACE
+    }
+
     /// Is it between two frames, and in no job that goes on?
     fn is_idle(&self) -> bool {
         self.idle.load(Ordering::SeqCst) && self.session.get().is_none_or(|session| session.has_ended())
@@ -185,7 +200,7 @@ impl Inside {
     }
 
     fn make_room_for(&self, peer: Peer) {
-        tracing::debug!("{}: silent, makes room for {peer}", self.peer);
+        tracing::debug!("{}: silent or slow to join a job, makes room for {peer}", self.peer);
         self.cut.store(true, Ordering::Relaxed);
         self.handle.reset();
     }
@@ -205,6 +220,11 @@ impl Slot<'_> {
         self.inside.spoke.store(true, Ordering::Relaxed);
     }
 
+    /// Notes whether it has to join a job within a time.
+    pub(super) fn set_joining(&self, joining: bool) {
+        self.inside.joining.store(joining, Ordering::Relaxed);
+    }
+
     /// Notes whether the connection is between two frames.
     pub(super) fn set_idle(&self, idle: bool) {
         self.inside.idle.store(idle, Ordering::SeqCst);
@@ -216,9 +236,9 @@ impl Slot<'_> {
         let _ = self.inside.session.set(Arc::clone(session));
     }
 
-    /// Connections of the account that its job is of.
-    pub(super) fn count_of(&self, session: &Session) -> usize {
-        self.guard.count_of(session)
+    /// Connections of the account that a home is of.
+    pub(super) fn count_of(&self, home: &Arc<Home>) -> usize {
+        self.guard.count_of(home)
     }
 
     /// Was it cut off from our side?

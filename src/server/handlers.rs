@@ -170,6 +170,7 @@ fn beating(stream: &mut impl Beating, session: &Session, stop: &Stop) -> impl Fn
         if spoke.elapsed() >= HEARTBEAT {
             stream.beat();
             spoke = Instant::now();
+            session.note_active(spoke);
         }
         Ok(())
     }

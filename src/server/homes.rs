@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accounts::{Account, Accounts, AccountsError, Denied, Quota, UserName};
+use super::accounts::{Account, Accounts, AccountsError, Denied, Quota, Rights, UserName};
 use super::metrics::QuotaUse;
 use crate::limits::HOME_LINGER;
 use crate::net::pace::Pace;
 use crate::path::{Escaped, RemotePath};
 use crate::protocol::{Credential, Secret, Token, to_sign};
-use crate::store::{self, Limits, Store, Umask};
+use crate::store::{self, Bounds, Limits, Store, Umask};
 
 /// A tree, and whose it is.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub(super) struct Owner {
 
 const LOCKED: i64 = -1;
 const REMOVED: i64 = -2;
+const READ_ONLY: i64 = -3;
 
 /// One who may open a session.
 #[derive(Debug, Clone)]
@@ -71,6 +72,17 @@ enum Kind {
     Accounts(Box<Estate>),
 }
 
+/// What holds for all accounts.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// What those get who make an account themselves; without it nobody can.
+    pub sign_up: Option<Limits>,
+    /// Bytes a second that all connections of an account together may bring, if there is a limit.
+    pub rate: Option<u64>,
+    /// Of each file, and of the disk.
+    pub bounds: Bounds,
+}
+
 /// The homes of accounts.
 #[derive(Debug)]
 struct Estate {
@@ -79,9 +91,7 @@ struct Estate {
     top: Store,
     umask: Umask,
     state_folder: Option<PathBuf>,
-    sign_up: Option<Limits>,
-    /// Bytes a second that each account may bring, if there is a limit.
-    rate: Option<u64>,
+    terms: Terms,
     open: Mutex<HashMap<i64, Arc<Place>>>,
     /// Logins that are not noted yet: that may have to wait for another program.
     logins: Mutex<HashMap<i64, SystemTime>>,
@@ -113,6 +123,7 @@ impl Home {
         match self.owner.as_ref()?.generation.load(Ordering::Relaxed) {
             LOCKED => Some("the account was locked"),
             REMOVED => Some("the account was removed"),
+            READ_ONLY => Some("the account may not write any more"),
             now if now != generation => Some("the password or a key of the account was changed: log in again"),
             _ => None,
         }
@@ -150,26 +161,11 @@ impl Homes {
     }
 
     /// Homes of `accounts` in `top`, each with a number as its name. What must be remembered of them is in
-    /// `state_folder`. Those who make an account themselves get the limits of `sign_up`; without it nobody
-    /// can. All connections of an account together may bring `rate` bytes a second, if that is given.
+    /// `state_folder`.
     #[must_use]
-    pub fn of_accounts(
-        accounts: Accounts, top: Store, umask: Umask, state_folder: Option<PathBuf>,
-        (sign_up, rate): (Option<Limits>, Option<u64>),
-    ) -> Self {
-        Self {
-            kind: Kind::Accounts(Box::new(Estate {
-                accounts,
-                top,
-                umask,
-                state_folder,
-                sign_up,
-                rate,
-                open: Mutex::default(),
-                logins: Mutex::default(),
-                is_unsure: AtomicBool::new(false),
-            })),
-        }
+    pub fn of_accounts(accounts: Accounts, top: Store, umask: Umask, state_folder: Option<PathBuf>, terms: Terms) -> Self {
+        let (open, logins, is_unsure) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { kind: Kind::Accounts(Box::new(Estate { accounts, top, umask, state_folder, terms, open, logins, is_unsure })) }
     }
 
     /// The tree that needs no login, if there is one.
@@ -205,6 +201,9 @@ impl Homes {
             _ => return Err(NotAdmitted::because("this receiver wants to know who you are (--user NAME)")),
         };
         let account = verified.map_err(|denied| NotAdmitted::of(&denied))?;
+        if !account.rights.write {
+            return Err(NotAdmitted::because("this account may not write here"));
+        }
         estate.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(account.id, now());
         let home = estate.open(&account).map_err(|error| NotAdmitted {
             said: "this receiver can't open your home; its owner knows why from its log".to_owned(),
@@ -217,7 +216,7 @@ impl Homes {
     /// Makes an account for someone who asks for it.
     pub(super) fn sign_up(&self, user: &[u8], password: &Secret) -> Result<UserName, NotAdmitted> {
         let Kind::Accounts(estate) = &self.kind else { return Err(NotAdmitted::because("this receiver has no accounts")) };
-        let Some(limits) = estate.sign_up else {
+        let Some(limits) = estate.terms.sign_up else {
             return Err(NotAdmitted::because("nobody can sign up here: ask the receiver's owner for an account"));
         };
         let name = UserName::parse(user).map_err(NotAdmitted::because)?;
@@ -236,14 +235,9 @@ impl Homes {
         }
     }
 
-    /// Notes who logged in, and looks whether accounts were changed; true if sessions may have to end.
+    /// Looks whether accounts were changed; true if sessions may have to end.
     pub(super) fn refresh(&self) -> bool {
         let Kind::Accounts(estate) = &self.kind else { return false };
-        for (id, when) in std::mem::take(&mut *estate.logins.lock().unwrap_or_else(PoisonError::into_inner)) {
-            if let Err(error) = estate.accounts.note_login(id, when) {
-                tracing::debug!("the login of account {id} is not noted: {error}");
-            }
-        }
         if !estate.accounts.has_changed() && !estate.is_unsure.swap(false, Ordering::Relaxed) {
             return false;
         }
@@ -254,17 +248,30 @@ impl Homes {
                     if let Some(ledger) = home.store.ledger() {
                         ledger.set_limits(Limits { bytes: account.bytes_max, files: account.files_max });
                     }
-                    if account.is_locked { LOCKED } else { account.generation }
+                    generation_of(&account)
                 }
                 Ok(None) => REMOVED,
                 Err(error) => {
                     tracing::warn!("can't look at the account of {}: {error}", owner.name);
+                    estate.is_unsure.store(true, Ordering::Relaxed);
                     continue;
                 }
             };
             owner.generation.store(generation, Ordering::Relaxed);
         }
         true
+    }
+
+    /// Notes who logged in. That may have to wait for another program.
+    pub(super) fn note_logins(&self) {
+        let Kind::Accounts(estate) = &self.kind else { return };
+        let logins = std::mem::take(&mut *estate.logins.lock().unwrap_or_else(PoisonError::into_inner));
+        for (id, when) in logins {
+            if let Err(error) = estate.accounts.note_login(id, when) {
+                tracing::debug!("no login is noted: {error}");
+                return;
+            }
+        }
     }
 
     /// Looks after what earlier processes left, see [`Store::adopt`]. In a home that is done when
@@ -317,9 +324,18 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// What the sessions of an account must have been opened with.
+fn generation_of(account: &Account) -> i64 {
+    match account {
+        Account { is_locked: true, .. } => LOCKED,
+        Account { rights: Rights { write: false, .. }, .. } => READ_ONLY,
+        _ => account.generation,
+    }
+}
+
 /// Was nobody in this home for long?
 fn is_left(place: &Arc<Place>) -> bool {
-    let place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    let Ok(place) = place.try_lock() else { return false };
     let Some(home) = &*place else { return true };
     let used = home.owner.as_ref().map(|owner| *owner.used.lock().unwrap_or_else(PoisonError::into_inner));
     let is_left = Arc::strong_count(home) == 1 && used.is_none_or(|used| used.elapsed() >= HOME_LINGER);
@@ -330,10 +346,10 @@ fn is_left(place: &Arc<Place>) -> bool {
 }
 
 impl Estate {
-    /// The homes that are open.
+    /// The homes that are open. One that is being opened, which may take long, is not waited for.
     fn homes(&self) -> Vec<Arc<Home>> {
-        let places: Vec<_> = self.open.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        places.iter().filter_map(|place| place.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.values().filter_map(|place| place.try_lock().ok()?.clone()).collect()
     }
 
     /// The home of an account, opened where it is not. What is in it is counted then.
@@ -352,6 +368,7 @@ impl Estate {
         let name = RemotePath::parse(account.id.to_string().as_bytes())?;
         self.top.make_home(&name)?;
         let mut store = Store::open(&self.top.path().join(name.as_path()), self.umask)?;
+        store.set_bounds(self.terms.bounds);
         store.limit(Limits { bytes: account.bytes_max, files: account.files_max })?;
         store.keep_index_below(self.state_folder.as_deref());
         if let Some(folder) = &self.state_folder
@@ -365,7 +382,9 @@ impl Estate {
             generation: AtomicI64::new(account.generation),
             used: Mutex::new(Instant::now()),
         };
-        let home = Arc::new(Home { store, owner: Some(owner), pace: self.rate.map(|rate| Arc::new(Pace::new(rate))) });
+        // It may have been changed while all was counted.
+        self.is_unsure.store(true, Ordering::Relaxed);
+        let home = Arc::new(Home { store, owner: Some(owner), pace: self.terms.rate.map(|rate| Arc::new(Pace::new(rate))) });
         *place = Some(Arc::clone(&home));
         Ok(home)
     }

@@ -25,10 +25,15 @@ impl LiveConfig {
     /// spoken and, where one job is served, who may bring it stay as they are.
     pub fn change(&self, config: Config) {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let allowed = if current.ticket.is_some() { current.allowed.clone() } else { config.allowed };
+        let is_one_job = current.ticket.is_some();
+        // What is allowed where nobody logs in is not what is where they do.
+        let stays = is_one_job || config.wants_login != current.wants_login;
+        let allowed = if stays { current.allowed.clone() } else { config.allowed };
         *current = Arc::new(Config {
             root: current.root.clone(),
             allowed,
+            idle: if is_one_job { current.idle } else { config.idle },
+            wants_login: current.wants_login,
             tls: current.tls.clone(),
             serves_v1: current.serves_v1,
             serves_plain: current.serves_plain,

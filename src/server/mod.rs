@@ -25,7 +25,7 @@ use audit::Audit;
 use connection::Shared;
 pub use guard::Allowed;
 use guard::Guard;
-pub use homes::Homes;
+pub use homes::{Homes, Terms};
 pub use ipnet::IpNet;
 pub use live::LiveConfig;
 use metrics::{Elsewhere, Metrics};
@@ -34,7 +34,8 @@ use session::Sessions;
 
 use crate::limits::{
     ACCOUNTS_EVERY, CONNECTION_STACK_LEN, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
-    DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, STALL_DEFAULT, SWEEP_EVERY,
+    DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
+    STALL_DEFAULT, SWEEP_EVERY,
 };
 use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
@@ -49,12 +50,16 @@ pub struct Config {
     pub root: PathBuf,
     /// Who may connect.
     pub allowed: Allowed,
+    /// Do all have to log in?
+    pub wants_login: bool,
     /// Connections served at once; further ones wait.
     pub connections_max: usize,
     /// Connections from one address; further ones are closed.
     pub per_address_max: usize,
     /// Connections of one account.
     pub per_account_max: usize,
+    /// Jobs of one account served at once.
+    pub account_sessions_max: usize,
     /// Jobs served at once.
     pub sessions_max: usize,
     /// How long a connection may take to log in and join a job.
@@ -95,7 +100,9 @@ impl Config {
         Self {
             root,
             allowed,
+            wants_login: false,
             connections_max: CONNECTIONS_MAX,
+            account_sessions_max: SESSIONS_PER_ACCOUNT_MAX,
             per_address_max: CONNECTIONS_PER_ADDRESS_MAX,
             per_account_max: CONNECTIONS_PER_ACCOUNT_MAX,
             sessions_max: SESSIONS_MAX,
@@ -143,7 +150,7 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
     // Jobs that are under way may need further connections after `stop`, until this is asked.
     let closing = Stop::new()?;
     let metrics = Metrics::new();
-    let penalties = Penalties::default();
+    let (penalties, sign_ups) = (Penalties::default(), Penalties::default());
     let pace = at_start.rate.map(|rate| Arc::new(Pace::new(rate)));
     let only = thread::scope(|scope| {
         thread::Builder::new()
@@ -151,7 +158,7 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
             .spawn_scoped(scope, || homes.adopt(at_start.keep_incoming, &mut || !stop.is_asked()))?;
         let draining =
             thread::Builder::new().name("drain".to_owned()).spawn_scoped(scope, || drain(&guard, live, stop, &closing))?;
-        let sweep = || sweep(&guard, &sessions, homes, live, stop);
+        let sweep = || sweep(&guard, &sessions, homes, live, &closing);
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, sweep)?;
         if let Some(listener) = &at_start.metrics {
             let (metrics, sessions, at_start) = (&metrics, &sessions, &at_start);
@@ -196,9 +203,10 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
             let Ok(stream) = listener.stream(socket, config.stall) else { continue };
             let connections_max = || live.current().connections_max;
             let Some(slot) = guard.enter(stream.handle(), peer, connections_max, &closing) else { break Ok(()) };
-            let (cut, sessions, metrics, penalties, pace) = (&cut, &sessions, &metrics, &penalties, pace.as_ref());
+            let (cut, sessions, metrics, pace) = (&cut, &sessions, &metrics, pace.as_ref());
+            let (penalties, sign_ups) = (&penalties, &sign_ups);
             let serve = move || {
-                let shared = Shared { homes, config: &config, sessions, metrics, penalties, pace, stop };
+                let shared = Shared { homes, config: &config, sessions, metrics, penalties, sign_ups, pace, stop };
                 if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }
@@ -240,12 +248,13 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-/// Until asked to stop, ends jobs that must end, and lets go of what nobody needs any more.
-fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, stop: &Stop) {
+/// Until nobody is taken in any more, ends jobs that must end, and lets go of what nobody needs any more.
+fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, closing: &Stop) {
     let mut swept = Instant::now();
-    while !stop.wait(if homes.want_login() { ACCOUNTS_EVERY } else { SWEEP_EVERY }) {
+    while !closing.wait(if homes.want_login() { ACCOUNTS_EVERY } else { SWEEP_EVERY }) {
         let is_due = swept.elapsed() >= SWEEP_EVERY;
         let are_changed = homes.refresh();
+        homes.note_logins();
         let are_idle = is_due && live.current().idle.is_some_and(|idle| sessions.limit_idle(idle));
         if are_changed || are_idle {
             guard.wake_over();

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Config;
 use super::finish::Finish;
 use super::homes::{Admitted, Home};
 use crate::entry::Identity;
 use crate::limits::{PUBLISHED_MAX, SESSION_LINGER, VOIDED_MAX};
 use crate::path::RemotePath;
 use crate::progress::{Counter, Timer};
-use crate::protocol::{Credential, Open, Token, Totals};
+use crate::protocol::{BUSY, Credential, Open, Token, Totals};
 use crate::stop::Stop;
 use crate::store::{Event, Incoming, Made, OnExisting, Pending};
 
@@ -159,12 +160,12 @@ impl Sessions {
     }
 
     /// Opens a session, or finds it where it is open already; says which. `make_base` makes the folder
-    /// of a new one, and says whether it was not there before; there may be `sessions_max` of them.
+    /// of a new one, and says whether it was not there before; there may be as many as `config` says.
     ///
     /// # Errors
     /// There are too many, or one with another folder has this token, or the one job was begun.
     pub(super) fn open(
-        &self, admitted: &Admitted, open: Open, (base, sessions_max): (RemotePath, usize),
+        &self, admitted: &Admitted, open: Open, (base, config): (RemotePath, &Config),
         make_base: impl FnOnce(&RemotePath, &Made) -> Result<bool, String>,
     ) -> Result<(Attached<'_>, bool), String> {
         let home = &admitted.home;
@@ -179,9 +180,14 @@ impl Sessions {
             return Err("this receiver serves one job, which was begun already".to_owned());
         }
         // Those that have ended stay a moment, for who asks again what came of them.
-        let open_num = sessions.values().filter(|session| !session.has_ended()).count();
-        if open_num >= sessions_max || sessions.len() >= sessions_max.saturating_mul(ENDED_FACTOR) {
-            return Err(format!("busy: {sessions_max} jobs are being served; try again later"));
+        let max = config.sessions_max;
+        let open_now = || sessions.values().filter(|session| !session.has_ended());
+        if open_now().count() >= max || sessions.len() >= max.saturating_mul(ENDED_FACTOR) {
+            return Err(format!("{BUSY}{max} jobs are being served; try again later"));
+        }
+        let max = config.account_sessions_max;
+        if home.owner.is_some() && open_now().filter(|session| Arc::ptr_eq(&session.home, home)).count() >= max {
+            return Err(format!("{BUSY}{max} jobs of this account are being served; try again later"));
         }
         let made = Arc::default();
         let is_new = make_base(&base, &made)?;
@@ -290,7 +296,7 @@ impl Session {
     /// Ends it if nothing was done for it for as long as `idle`.
     fn limit_idle(&self, idle: Duration) {
         let active = self.opened + Duration::from_millis(self.active_ms.load(Ordering::Relaxed));
-        if active.elapsed() >= idle && !self.has_ended() {
+        if active.elapsed() >= idle && !self.finish.has_begun() {
             self.is_idle.store(true, Ordering::Relaxed);
         }
     }

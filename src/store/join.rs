@@ -99,11 +99,21 @@ impl Store {
             let begun = self.in_folder(folders, path, "create", |folder| {
                 self.note_folder(folder, path);
                 kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
-            })?;
-            if let Some(charge) = &mut charge {
-                let left = charge.leave_part(folder.as_fd(), path, meta, begun.temp);
+            });
+            let begun = begun.and_then(|begun| {
+                let left = charge.as_mut().map_or(Ok(()), |charge| charge.leave_part(folder.as_fd(), path, meta, begun.temp));
                 left.inspect_err(|_| kept::remove(folder.as_fd(), begun.temp, begun.kept.is_some()))?;
-            }
+                Ok(begun)
+            });
+            let begun = match begun {
+                Ok(begun) => begun,
+                Err(error) => {
+                    if let Some(charge) = charge {
+                        charge.keep_part(folder.as_fd(), path, meta);
+                    }
+                    return Err(error);
+                }
+            };
             let incoming = Arc::new(Incoming::new(path, meta, on_existing, (begun, charge), Some(Arc::clone(&self.shared))));
             // Whoever finds it may be the one who publishes it.
             let sized = incoming.set_len();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parallel_transfer::flags::{parse_duration, parse_size};
 use parallel_transfer::limits::{
     ACCOUNT_BYTES_DEFAULT, ACCOUNT_FILES_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
-    IDLE_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX,
+    IDLE_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
 };
 use parallel_transfer::server::Config;
 use parallel_transfer::store::Limits;
@@ -47,6 +47,10 @@ pub(crate) struct Access {
     #[arg(long = "max_sessions", alias = "max-sessions", value_name = "N", default_value_t = SESSIONS_MAX)]
     max_sessions: usize,
 
+    /// Jobs of one account served at once
+    #[arg(long = "max_account_sessions", alias = "max-account-sessions", value_name = "N", default_value_t = SESSIONS_PER_ACCOUNT_MAX)]
+    max_account_sessions: usize,
+
     /// How long a connection may take to log in and join a job, in all [default: 10s]
     #[arg(long = "login_timeout", alias = "login-timeout", value_name = "TIME", value_parser = parse_duration)]
     login_timeout: Option<Duration>,
@@ -79,7 +83,9 @@ impl Access {
         config.login_tries = self.login_tries;
         config.idle = Some(self.idle_timeout.unwrap_or(IDLE_DEFAULT));
         config.rate = self.bwlimit;
+        config.account_sessions_max = self.max_account_sessions;
         if self.accounts.is_some() {
+            config.wants_login = true;
             // A login is for encrypted connections.
             (config.serves_v1, config.serves_plain) = (false, false);
         }

@@ -11,7 +11,7 @@ use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version,
 use parallel_transfer::limits::{LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
-use parallel_transfer::server::{Allowed, Config, IpNet};
+use parallel_transfer::server::{Allowed, Config, IpNet, Terms};
 use parallel_transfer::store::{Bounds, Limits};
 use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
@@ -100,7 +100,7 @@ pub(crate) struct Args {
     #[arg(long = "no_fence", alias = "no-fence")]
     no_fence: bool,
 
-    /// Log who did what, from where, and what came of it: one line an act
+    /// Log who did what, from where, and what came of it: one line an act; with --accounts that is so anyway
     #[arg(long)]
     audit: bool,
 
@@ -122,11 +122,11 @@ pub(crate) struct Args {
     pub(crate) metrics: Option<SocketAddr>,
 
     /// Bytes of all files below the root together; refuses senders that speak protocol v1
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, conflicts_with = "accounts")]
     quota: Option<u64>,
 
     /// The same for the number of files
-    #[arg(long = "quota_files", alias = "quota-files", value_name = "N")]
+    #[arg(long = "quota_files", alias = "quota-files", value_name = "N", conflicts_with = "accounts")]
     quota_files: Option<u64>,
 
     /// Bytes of the largest file that is taken
@@ -253,7 +253,7 @@ impl Args {
         };
         self.access.set_up(&mut config);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
-        config.audits = self.audit;
+        config.audits = self.audit || self.access.accounts.is_some();
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         // It writes to files whose size nobody knows.
@@ -268,6 +268,11 @@ impl Args {
     }
 
     /// What each file has to keep to.
+    /// What holds for all accounts.
+    pub(crate) fn terms(&self) -> Terms {
+        Terms { sign_up: self.access.sign_up(), rate: self.access.bwlimit_account, bounds: self.bounds() }
+    }
+
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { max_file: self.max_file, min_free: self.min_free }
     }

@@ -117,6 +117,8 @@ fn run(
             secret: client::new_token().context("no randomness for a ticket")?,
         };
         config.ticket = Some(ticket.secret);
+        // Whoever has the ticket may take the time it takes.
+        config.idle = None;
         // The ticket says who may: nobody else gets in, and nothing but encrypted.
         config.allowed = Allowed::everyone();
         (config.serves_v1, config.serves_plain) = (false, false);
@@ -131,7 +133,7 @@ fn run(
         None => Homes::of(store),
         Some(file) => {
             let accounts = Accounts::open(file)?;
-            Homes::of_accounts(accounts, store, umask, args.state_dir(), (args.access.sign_up(), args.access.bwlimit_account))
+            Homes::of_accounts(accounts, store, umask, args.state_dir(), args.terms())
         }
     };
     let live = Arc::new(LiveConfig::new(config));

@@ -82,7 +82,7 @@ impl Denied {
     pub fn told(&self) -> &'static str {
         match self {
             Self::Unknown | Self::WrongPassword | Self::WrongKey | Self::Locked => "wrong name, password or key",
-            Self::Busy => "busy, try again later",
+            Self::Busy => "busy: too many are logging in; try again later",
             Self::Database(_) => "the receiver can't read its accounts",
         }
     }
