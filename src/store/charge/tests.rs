@@ -1,3 +1,5 @@
+//! Tests of what files are charged for.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::thread;
