@@ -248,3 +248,14 @@ fn nobody_makes_many_accounts_or_finds_out_who_is_here() {
     let source = tree();
     Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(0);
 }
+
+// D02
+#[test]
+fn two_receivers_do_not_count_the_same_homes() {
+    let service = Service::start(&[]);
+    let mut second = recv_command();
+    second.args(["--port", "0", "--root"]).arg(service.root.path());
+    second.arg("--accounts").arg(service.place.path().join("accounts.db"));
+    let output = expect_code(&mut second, 1);
+    assert!(text(&output.stderr).contains("another receiver"), "{}", text(&output.stderr));
+}

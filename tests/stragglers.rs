@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use common::judge::*;
 use common::link::{Knobs, Link};
 use common::sender::*;
 use common::*;
@@ -127,4 +128,30 @@ fn a_worker_process_that_stands_still_is_not_waited_for() {
     assert!(ended.number("repeated_bytes") > 0, "{}", ended.json);
     let is_gone = || fs::read_to_string(format!("/proc/{}/stat", children[0])).map_or(true, |stat| stat.contains(") Z "));
     wait_until("it is gone, too", is_gone);
+}
+
+// E04, E05
+#[test]
+fn what_a_late_copy_leaves_behind_changes_no_folder_after_the_end() {
+    let (source, root) = (temp_dir(), temp_dir());
+    (0..8).for_each(|index| write(&source.path().join(format!("d/f{index}")), noise(1 << 20, index)));
+    for name in ["d", ""] {
+        set_mtime(&source.path().join(name), 1_600_000_000, 7);
+    }
+    for flags in [&["--plain"][..], &[]] {
+        let mut recv = Recv::start(root.path());
+        let hold = |index| Knobs { hold: (index == 1).then_some(300_000), ..Knobs::default() };
+        let link = Link::narrow(recv.port, hold);
+        let target = format!("in {}", flags.len());
+        let flags = [flags, &["--process_num", "1", "--thread_num", "2"]].concat();
+        let ended = Sender::start(&mut send_to(link.port, source.path(), &target, &flags)).wait().expect(0);
+        assert!(ended.number("repeated_bytes") >= 1 << 20, "{}", ended.json);
+        let expect_kept = || assert_kept(source.path(), &root.path().join(&target), is_root(), |_| false);
+        expect_kept();
+        let is_waited_for = recv.process.threads().iter().any(|thread| thread.starts_with("conn"));
+        assert!(is_waited_for, "{:?}", recv.process.threads());
+        link.reset_all();
+        recv.expect_idle();
+        expect_kept();
+    }
 }

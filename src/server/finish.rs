@@ -124,6 +124,8 @@ pub(super) fn finish(session: &Session, audit: &Audit<'_>, send: &mut dyn FnMut(
 fn work(session: &Session, audit: &Audit<'_>, speaker: &mut Speaker<'_>) -> Outcome {
     let store = &session.home.store;
     *session.finish.is_shut.write().unwrap_or_else(PoisonError::into_inner) = true;
+    // Before folders get their times: a copy that comes late, or never, would change them when it goes.
+    session.discard_in_one_piece();
     let mut failed = Vec::new();
     let mut fail = |path: &RemotePath, reason: String| {
         session.counts.failed.add(1);

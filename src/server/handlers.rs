@@ -261,6 +261,9 @@ impl Receiver<'_> {
                 if incoming.is_published() {
                     self.session.home.store.note_published();
                 }
+                if is_in_one_piece(&put.range, put.file.identity.size) {
+                    self.session.note_ended(&incoming);
+                }
                 taken
             }
             Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| Reply::Answer(answer)),
@@ -290,9 +293,10 @@ impl Receiver<'_> {
         }
         let on_existing = session.on_existing();
         if is_in_one_piece(&put.range, identity.size) {
-            let incoming =
-                session.home.store.begin(self.folders, &path, &put.file, on_existing).map_err(|error| refused(&error))?;
-            return Ok(Arc::new(incoming));
+            let begun = session.home.store.begin(self.folders, &path, &put.file, on_existing);
+            let incoming = Arc::new(begun.map_err(|error| refused(&error))?);
+            session.note_begun(&incoming);
+            return Ok(incoming);
         }
         // What is at its path may say something else by now: a time cut short, or a change by others.
         if session.is_published(&path, identity) {

@@ -1,6 +1,7 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -49,6 +50,8 @@ pub(super) struct Session {
     pub(super) made: Arc<Made>,
     /// Files of which something is missing.
     incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
+    /// Files that come in one piece, while they come: one a connection at the most.
+    in_one_piece: Mutex<Vec<Arc<Incoming>>>,
     /// Files whose source changed.
     voided: Mutex<HashSet<(RemotePath, Identity)>>,
     published: Mutex<Published>,
@@ -203,6 +206,7 @@ impl Sessions {
             pending: Mutex::default(),
             made,
             incoming: Mutex::default(),
+            in_one_piece: Mutex::default(),
             voided: Mutex::default(),
             published: Mutex::default(),
             counts: Counts::default(),
@@ -338,6 +342,28 @@ impl Session {
     /// Was it published lately?
     pub(super) fn is_published(&self, path: &RemotePath, identity: &Identity) -> bool {
         lock(&self.published).known.contains(&(path.clone(), *identity))
+    }
+
+    /// Notes a file that comes in one piece, of which only its connection knows otherwise: the end of the
+    /// job is not to leave it behind.
+    pub(super) fn note_begun(&self, incoming: &Arc<Incoming>) {
+        lock(&self.in_one_piece).push(Arc::clone(incoming));
+    }
+
+    /// Notes that such a file comes no more, and removes it if it has not become whole.
+    pub(super) fn note_ended(&self, incoming: &Incoming) {
+        // Removed first: an end that does not find it here any more is not to run ahead of that.
+        incoming.discard();
+        let mut all = lock(&self.in_one_piece);
+        if let Some(at) = all.iter().position(|other| ptr::eq(Arc::as_ptr(other), incoming)) {
+            all.swap_remove(at);
+        }
+    }
+
+    /// Removes the files that come in one piece and are not whole. Whoever brings one may go on doing so.
+    pub(super) fn discard_in_one_piece(&self) {
+        let all = std::mem::take(&mut *lock(&self.in_one_piece));
+        all.iter().for_each(|incoming| incoming.discard());
     }
 
     /// Takes all files of which something is missing still.

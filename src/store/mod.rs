@@ -38,7 +38,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{FileType, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::limits::CREATE_TRIES_MAX;
@@ -204,6 +204,13 @@ impl Store {
     /// Something else is there, or the system said no.
     pub fn make_directory(&self, path: &RemotePath) -> Result<(), Error> {
         self.open_directory(path, None).map(drop)
+    }
+
+    /// Takes the root for this process alone, among those that ask for that; false where another has it.
+    /// Where the file system has no locks there is nothing to take.
+    #[must_use]
+    pub fn take_root(&self) -> bool {
+        rustix::fs::flock(&self.root, FlockOperation::NonBlockingLockExclusive) != Err(Errno::WOULDBLOCK)
     }
 
     /// Makes a folder that is somebody's home, which only the receiver may enter; one that is there is fine.

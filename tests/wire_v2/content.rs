@@ -395,6 +395,33 @@ fn what_comes_after_the_end_of_its_job_leaves_no_part_behind() {
     assert_eq!(temps(yard.root()), Vec::<String>::new());
 }
 
+// B06 E04: late copies, of which one is cut off and one comes whole after all.
+#[test]
+fn what_is_under_way_at_the_end_of_its_job_goes_before_folders_get_their_times() {
+    let mut yard = Yard::new();
+    let token = new_token();
+    let content = noise(700_000, 1);
+    let mut client = Client::with(&yard.recv, &open(token));
+    let [mut cut, mut whole] = [(); 2].map(|()| Client::joined(&yard.recv, token));
+    assert_eq!(client.ask(&folder("d")), Status::Stored);
+    let file = put("d/x", &content);
+    let (begun, rest) = file.split_at(300_000);
+    cut.send(begun);
+    whole.send(begun);
+    wait_until("both are being received", || temps(yard.root()).len() == 2);
+    assert_eq!(client.ask(&file), Status::Published);
+    client.finish_well();
+    assert_eq!(temps(yard.root()), Vec::<String>::new());
+    whole.send(rest);
+    let answer = whole.answer();
+    assert_eq!((answer.status, &answer.reason[..]), (Status::Refused, "the job has ended"));
+    drop((client, cut, whole));
+    yard.expect_well();
+    let about = fs::metadata(target(&yard, "d")).unwrap();
+    assert_eq!((about.mtime(), about.mtime_nsec()), (MTIME.0, MTIME.1.into()));
+    assert!(fs::read(target(&yard, "d/x")).unwrap() == content);
+}
+
 #[test]
 fn many_connections_that_bring_pieces_of_one_file_make_it_whole() {
     let mut yard = Yard::new();

@@ -133,6 +133,8 @@ fn run(
         None => Homes::of(store),
         Some(file) => {
             let accounts = Accounts::open(file)?;
+            // Each would count for itself what is in a home.
+            anyhow::ensure!(store.take_root(), "another receiver with accounts serves '{root}'");
             Homes::of_accounts(accounts, store, umask, args.state_dir(), args.terms())
         }
     };
