@@ -259,3 +259,50 @@ fn two_receivers_do_not_count_the_same_homes() {
     let output = expect_code(&mut second, 1);
     assert!(text(&output.stderr).contains("another receiver"), "{}", text(&output.stderr));
 }
+
+// B20, E15
+#[test]
+fn a_lock_counts_also_while_jobs_may_end() {
+    let service = Service::start(&["--drain", "60s"]);
+    let (_source, link, sender) = held(&service);
+    service.recv.process.signal("TERM");
+    // New work is refused from then on.
+    let other = tree();
+    wait_until("it is to end", || {
+        Ended::of(&mut service.send_as("bob", "pw of bob", other.path(), &[])).said.contains("is stopping")
+    });
+    service.user(&["lock", "alice"]);
+    service.recv.process.wait_for_log("the account was locked");
+    link.release();
+    sender.wait();
+    assert!(!service.home(1).join("in/large").exists());
+}
+
+// B20
+#[test]
+fn an_account_that_can_not_be_read_is_looked_at_again() {
+    let service = Service::start(&[]);
+    let (_source, link, sender) = held(&service);
+    let file = service.place.path().join("accounts.db");
+    let database = rusqlite::Connection::open(&file).unwrap();
+    database.execute("UPDATE accounts SET is_locked = 1, rights = 'future' WHERE name = 'alice'", []).unwrap();
+    service.recv.process.wait_for_log("can't look at the account");
+    database.execute("UPDATE accounts SET rights = 'all' WHERE name = 'alice'", []).unwrap();
+    service.recv.process.wait_for_log("the account was locked");
+    link.release();
+    sender.wait();
+    assert!(!service.home(1).join("in/large").exists());
+}
+
+#[test]
+fn the_trail_says_who_put_what_over_whichever_connection() {
+    let service = Service::start(&["--log_format", "json"]);
+    let source = temp_dir();
+    for index in 0..20 {
+        write(&source.path().join(format!("f{index}")), noise(1 << 20, index));
+    }
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &["--thread_num", "4"])).expect(0);
+    let log = service.recv.process.log();
+    let puts: Vec<&str> = log.lines().filter(|line| line.contains("\"event\":\"put\"")).collect();
+    assert!(puts.len() == 20 && puts.iter().all(|line| line.contains("\"user\":\"alice\"")), "{puts:?}");
+}

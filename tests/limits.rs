@@ -188,3 +188,21 @@ fn those_who_begin_a_login_and_do_not_go_on_make_room() {
     assert!(before.elapsed() < Duration::from_secs(8), "{:?}", before.elapsed());
     assert_same(source.path(), &service.home(1).join("in"));
 }
+
+#[test]
+fn one_account_leaves_room_for_others() {
+    let service = Service::start(&["--max_sessions", "6", "--max_account_sessions", "1"]);
+    let source = temp_dir();
+    write(&source.path().join("large"), noise(8 << 20, 1));
+    let link = Link::holding(service.recv.port, 1 << 20);
+    let flags = ["--length", "1M", "--process_num", "1", "--thread_num", "1"];
+    let sender = Sender::start(&mut service.send_by(&link, "alice", source.path(), &flags));
+    link.wait_until_it_holds();
+    for _ in 0..3 {
+        let refused = Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(4);
+        assert!(refused.said.contains("busy: 1 jobs of this account"), "{}", refused.said);
+    }
+    Ended::of(&mut service.send_as("bob", "pw of bob", source.path(), &[])).expect(0);
+    link.release();
+    sender.wait().expect(0);
+}

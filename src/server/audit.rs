@@ -88,6 +88,7 @@ impl<'a> Audit<'a> {
     /// It works on a job that another connection opened.
     pub(super) fn joined(&mut self, session: &Session) {
         self.session = Some(session.number);
+        self.user = session.home.owner.as_ref().map(|owner| owner.name.as_str().into());
     }
 
     /// It opened a job.

@@ -404,3 +404,39 @@ impl Estate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::take_umask;
+    use std::sync::mpsc;
+
+    // B20
+    #[test]
+    fn a_home_that_is_being_counted_delays_no_lock() {
+        let (folder, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = folder.path().join("accounts.db");
+        let accounts = Accounts::open_or_create(&file).unwrap();
+        let name = |name: &str| UserName::parse(name.as_bytes()).unwrap();
+        let alice = accounts.add(&name("alice"), None, Quota::default()).unwrap();
+        let bob = accounts.add(&name("bob"), None, Quota::default()).unwrap();
+        let umask = take_umask();
+        let homes = Homes::of_accounts(accounts, Store::open(root.path(), umask).unwrap(), umask, None, Terms::default());
+        let Kind::Accounts(estate) = &homes.kind else { panic!() };
+        let home = estate.open(&alice).unwrap();
+        homes.refresh();
+        // As where what is in bob's home is being counted, which takes seconds for a million files.
+        let place = Arc::clone(estate.open.lock().unwrap().entry(bob.id).or_default());
+        let counting = place.lock().unwrap();
+        Accounts::open(&file).unwrap().lock(&name("alice")).unwrap();
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let homes = &homes;
+            scope.spawn(move || tell.send(homes.refresh()));
+            let refreshed = told.recv_timeout(Duration::from_secs(3));
+            let over = home.over(alice.generation);
+            drop(counting);
+            assert!(refreshed.is_ok() && over.is_some(), "{refreshed:?} {over:?}");
+        });
+    }
+}

@@ -56,3 +56,19 @@ impl Reload {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn an_open_receiver_stays_one_for_neighbours() {
+        let config = |flags: &[&str]| Args::parse_from([&["recv", "--port", "0"], flags].concat()).config().unwrap();
+        let live = LiveConfig::new(config(&[]));
+        // What 'accounts' in the file does after a SIGHUP; the receiver goes on without accounts.
+        live.change(config(&["--accounts", "/etc/accounts.db"]));
+        assert!(live.current().serves_v1);
+        assert!(!live.current().allowed.holds("8.8.8.8".parse().unwrap()), "the world may write");
+    }
+}

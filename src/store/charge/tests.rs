@@ -296,3 +296,17 @@ fn a_file_keeps_to_the_bounds() {
     assert_eq!(promised(), 0);
     yard.assert_clean();
 }
+
+#[test]
+fn a_part_that_is_left_to_another_counts_though_there_is_no_room_for_both() {
+    let mut yard = Yard::new();
+    let size = 4 * BLOCK;
+    let meta = meta(size, 1);
+    let another = Store::open(&yard.at(""), take_umask()).unwrap();
+    let theirs = join(&another, "a", &meta).unwrap();
+    write_block(&theirs, 0);
+    yard.store.limit(Limits { bytes: size, files: 9 }).unwrap();
+    expect_used(&yard, BLOCK, 1);
+    assert!(join(&yard.store, "a", &meta).is_err());
+    expect_used(&yard, BLOCK, 1);
+}
