@@ -12,16 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::SockRef;
-
-/// Lets this process have so many descriptors, if it may.
-fn allow_descriptors(count: u64) -> bool {
-    let limit = getrlimit(Resource::Nofile);
-    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= count);
-    enough(limit.current)
-        || (enough(limit.maximum) && setrlimit(Resource::Nofile, Rlimit { current: Some(count), ..limit }).is_ok())
-}
 
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

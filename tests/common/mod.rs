@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods, reason = "a test may fail, and is no peer")]
 
 pub mod accounts;
+pub mod guest;
 pub mod job;
 pub mod journal;
 pub mod judge;
 pub mod link;
+pub mod metrics;
 pub mod mount;
 pub mod sender;
 pub mod yard;
@@ -157,6 +159,15 @@ pub fn children_of(pid: u32) -> Vec<u32> {
     let Ok(tasks) = fs::read_dir(path) else { return Vec::new() };
     let children = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     children.flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>()).collect()
+}
+
+/// Lets this process have so many descriptors, if it may.
+pub fn allow_descriptors(count: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= count);
+    enough(limit.current)
+        || (enough(limit.maximum) && setrlimit(Resource::Nofile, Rlimit { current: Some(count), ..limit }).is_ok())
 }
 
 /// A receiver in a process of its own, on a free port of 127.0.0.1.

@@ -121,13 +121,16 @@ pub fn recv_with_line(command: &mut Command, root: &Path) -> (Recv, String) {
             kept.lock().unwrap().extend_from_slice(&bytes[..len]);
         }
     });
+    // Where its metrics are is on a third line.
+    let count = 2 + usize::from(command.get_args().any(|flag| flag == "--metrics"));
     let printed = || text(&fs::read(stdout.path()).unwrap());
-    wait_until("the receiver has said two lines, or ended", || {
-        printed().matches('\n').count() >= 2 || child.try_wait().unwrap().is_some()
+    wait_until("the receiver has said its first lines, or ended", || {
+        printed().matches('\n').count() >= count || child.try_wait().unwrap().is_some()
     });
     let lines: Vec<String> = printed().lines().map(str::to_owned).collect();
-    assert_eq!(lines.len(), 2, "{lines:?} {}", text(&stderr.lock().unwrap()));
-    let process = Running { child, first_line: lines[0].clone(), more_lines: Arc::default(), stderr };
+    assert_eq!(lines.len(), count, "{lines:?} {}", text(&stderr.lock().unwrap()));
+    let more_lines = Arc::new(Mutex::new(lines[1..].to_vec()));
+    let process = Running { child, first_line: lines[0].clone(), more_lines, stderr };
     let address = process.first_line.split([' ', ',']).nth(2).unwrap();
     let port = address.rsplit(':').next().unwrap().parse().unwrap();
     process.wait_until_it_serves();
