@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::answering::Answering;
 use super::audit::Audit;
@@ -437,6 +437,10 @@ impl<'a> Connection<'a> {
             Ok(admitted) => admitted,
             Err(not) => return Err(self.deny(credential.user(), &not)),
         };
+        if homes.want_login() {
+            // Others may have guessed while this one's hash was computed: all at once tell no more.
+            self.check_penalties(self.shared.penalties)?;
+        }
         if let Some(owner) = &admitted.home.owner {
             self.audit.logged_in(owner.name.as_str().into());
         }
@@ -447,7 +451,7 @@ impl<'a> Connection<'a> {
         let State::Greeted = self.state else { return Err(Ending::refused("an account is made once, after a hello")) };
         self.check_penalties(self.shared.sign_ups)?;
         // Each counts, whatever comes of it: nobody makes a thousand of them, or finds out who is here.
-        self.shared.sign_ups.note(self.peer, Instant::now());
+        self.shared.sign_ups.note(self.peer, self.shared.config.login_tries, Instant::now()).map_err(too_many)?;
         let name = self.shared.homes.sign_up(user, password).map_err(|not| self.deny(user, &not))?;
         tracing::info!("{}: made the account {name}", self.peer);
         self.audit.signed_up(name.as_str());
@@ -458,9 +462,7 @@ impl<'a> Connection<'a> {
     fn check_penalties(&mut self, penalties: &Penalties) -> Result<(), Ending> {
         // It may take a while: what was said so far is to arrive.
         self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
-        penalties
-            .check(self.peer, self.shared.config.login_tries, Instant::now())
-            .map_err(|left| Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1)))
+        penalties.check(self.peer, self.shared.config.login_tries, Instant::now()).map_err(too_many)
     }
 
     /// Says no, which takes time where it may be the answer to a guess.
@@ -468,7 +470,10 @@ impl<'a> Connection<'a> {
         self.audit.denied(user, &not.why);
         tracing::warn!("{}: not logged in: {}", self.peer, not.why);
         if not.is_guess {
-            self.shared.stop.wait(self.shared.penalties.note(self.peer, Instant::now()));
+            match self.shared.penalties.note(self.peer, self.shared.config.login_tries, Instant::now()) {
+                Ok(delay) => self.shared.stop.wait(delay),
+                Err(left) => return too_many(left),
+            };
         }
         Ending::refused(&not.said)
     }
@@ -543,4 +548,8 @@ impl<'a> Connection<'a> {
             Peer::Local => tracing::debug!("{}: {what}", self.peer),
         }
     }
+}
+
+fn too_many(left: Duration) -> Ending {
+    Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1))
 }

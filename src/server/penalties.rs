@@ -43,8 +43,11 @@ impl Penalties {
     }
 
     /// Notes a try that failed, or that anyone could make; gives the time that its answer is to wait.
-    pub(super) fn note(&self, peer: Peer, now: Instant) -> Duration {
-        let Some(address) = address_of(peer) else { return Duration::ZERO };
+    ///
+    /// # Errors
+    /// As [`Penalties::check`]: of tries that were made at once, before any was noted, no more are answered.
+    pub(super) fn note(&self, peer: Peer, tries_max: u32, now: Instant) -> Result<Duration, Duration> {
+        let Some(address) = address_of(peer) else { return Ok(Duration::ZERO) };
         let mut failures = self.lock();
         if failures.len() >= PENALTIES_MAX && !failures.contains_key(&address) {
             failures.retain(|_, failures| !failures.is_over(now));
@@ -58,10 +61,12 @@ impl Penalties {
         let entry = failures.entry(address).or_insert(Failures { count: 0, last: now });
         if entry.is_over(now) {
             entry.count = 0;
+        } else if entry.count >= tries_max.max(1) {
+            return Err(PENALTY_TIME.saturating_sub(now.saturating_duration_since(entry.last)));
         }
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
-        LOGIN_DELAY_MIN.saturating_mul(1 << (entry.count - 1).min(16)).min(LOGIN_DELAY_MAX)
+        Ok(LOGIN_DELAY_MIN.saturating_mul(1 << (entry.count - 1).min(16)).min(LOGIN_DELAY_MAX))
     }
 }
 
@@ -96,16 +101,17 @@ mod tests {
         for index in 0..5 {
             let address = format!("2001:db8::{index}");
             assert_eq!(penalties.check(peer(&address), 5, now), Ok(()));
-            let delay = penalties.note(peer(&address), now);
+            let delay = penalties.note(peer(&address), 5, now).unwrap();
             assert!(delay > last && delay <= LOGIN_DELAY_MAX, "{delay:?} after {last:?}");
             last = delay;
         }
         assert_eq!(penalties.check(peer("2001:db8::ffff"), 5, now), Err(PENALTY_TIME));
+        assert_eq!(penalties.note(peer("2001:db8::ffff"), 5, now), Err(PENALTY_TIME));
         assert_eq!(penalties.check(peer("2001:db8:0:1::1"), 5, now), Ok(()));
         assert_eq!(penalties.check(Peer::Local, 5, now), Ok(()));
         let later = now + PENALTY_TIME;
         assert_eq!(penalties.check(peer("2001:db8::1"), 5, later), Ok(()));
-        assert_eq!(penalties.note(peer("2001:db8::1"), later), LOGIN_DELAY_MIN);
+        assert_eq!(penalties.note(peer("2001:db8::1"), 5, later), Ok(LOGIN_DELAY_MIN));
     }
 
     #[test]
@@ -113,7 +119,7 @@ mod tests {
         let (penalties, now) = (Penalties::default(), Instant::now());
         for index in 0..PENALTIES_MAX + 100 {
             let address = IpAddr::from(std::net::Ipv4Addr::from_bits(index as u32));
-            penalties.note(Peer::Host((address, 1).into()), now + Duration::from_nanos(index as u64));
+            penalties.note(Peer::Host((address, 1).into()), 5, now + Duration::from_nanos(index as u64)).unwrap();
         }
         assert_eq!(penalties.lock().len(), PENALTIES_MAX);
     }

@@ -1,8 +1,9 @@
 //! Passwords and their hashes: Argon2id, in the format that is usual for it (PHC string).
 
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::{Mutex, PoisonError};
+
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 
 use super::gate::Gate;
 use crate::limits::{HASH_COST_FACTOR_MAX, HASH_LANES, HASH_MEMORY_KIB, HASH_PASSES, PASSWORD_LEN_MAX};
@@ -25,6 +26,9 @@ pub(super) enum HashError {
 #[derive(Debug, Default)]
 pub(super) struct Hashes {
     pub(super) gate: Gate,
+    /// The memory of hashes before, as many as were computed at once. Given back, it would stay with the
+    /// threads that used it, each its own 19 MiB.
+    spare: Mutex<Vec<Vec<Block>>>,
 }
 
 impl Hashes {
@@ -36,7 +40,14 @@ impl Hashes {
         let mut salt = NO_SALT;
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| HashError::Failed("the system has no randomness to give".to_owned()))?;
         let _inside = self.gate.enter().ok_or(HashError::Busy)?;
-        let hash: PasswordHash = hasher()?.hash_password_with_salt(password, &salt).map_err(failed)?;
+        let params = usual_params()?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).map_err(failed)?,
+            salt: Some(Salt::new(&salt).map_err(failed)?),
+            hash: Some(self.compute(Version::V0x13, params, password, &salt)?),
+        };
         Ok(hash.to_string())
     }
 
@@ -49,9 +60,12 @@ impl Hashes {
         let (of, stored) = stored()?;
         let tried = &password[..password.len().min(PASSWORD_LEN_MAX)];
         let is_same = match stored.as_deref().map(parse) {
-            Some(Ok(hash)) => hasher()?.verify_password(tried, &hash).is_ok(),
+            Some(Ok(Stored { version, params, salt, output })) => {
+                let computed = self.compute(version, params, tried, &salt)?;
+                aws_lc_rs::constant_time::verify_slices_are_equal(computed.as_bytes(), output.as_bytes()).is_ok()
+            }
             other => {
-                let _: PasswordHash = hasher()?.hash_password_with_salt(tried, &NO_SALT).map_err(failed)?;
+                self.compute(Version::V0x13, usual_params()?, tried, &NO_SALT)?;
                 if let Some(Err(error)) = other {
                     return Err(error);
                 }
@@ -60,29 +74,56 @@ impl Hashes {
         };
         Ok((of, is_same && is_password(password)))
     }
+
+    /// The hash itself. Whoever asks is inside the gate.
+    fn compute(&self, version: Version, params: Params, password: &[u8], salt: &[u8]) -> Result<Output, HashError> {
+        let (blocks_num, output_len) = (params.block_count(), params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN));
+        let spare = || self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = spare().pop().unwrap_or_default();
+        blocks.resize(blocks_num, Block::new());
+        let argon2 = Argon2::new(Algorithm::Argon2id, version, params);
+        let mut output = vec![0; output_len];
+        let computed = argon2.hash_password_into_with_memory(password, salt, &mut output, &mut blocks);
+        // What a costly hash of old took is no use to the others.
+        if blocks_num <= HASH_MEMORY_KIB as usize {
+            spare().push(blocks);
+        }
+        computed.map_err(failed)?;
+        Output::new(&output).map_err(failed)
+    }
+}
+
+/// A hash that was kept.
+struct Stored {
+    version: Version,
+    params: Params,
+    salt: Salt,
+    output: Output,
 }
 
 fn is_password(bytes: &[u8]) -> bool {
     (1..=PASSWORD_LEN_MAX).contains(&bytes.len())
 }
 
-fn hasher() -> Result<Argon2<'static>, HashError> {
-    let params =
-        Params::new(HASH_MEMORY_KIB, HASH_PASSES, HASH_LANES, None).map_err(|error| HashError::Failed(error.to_string()))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+fn usual_params() -> Result<Params, HashError> {
+    Params::new(HASH_MEMORY_KIB, HASH_PASSES, HASH_LANES, None).map_err(failed)
 }
 
 /// A stored hash whose computation costs no more than it may.
-fn parse(stored: &str) -> Result<PasswordHash, HashError> {
+fn parse(stored: &str) -> Result<Stored, HashError> {
     let useless = || HashError::Failed("the stored hash of the password is of no use; set the password anew".to_owned());
     let hash = PasswordHash::new(stored).map_err(|_| useless())?;
     let params = Params::try_from(&hash).map_err(|_| useless())?;
+    let version = hash.version.map_or(Ok(Version::V0x13), Version::try_from).map_err(|_| useless())?;
     let costs = [(params.m_cost(), HASH_MEMORY_KIB), (params.t_cost(), HASH_PASSES), (params.p_cost(), HASH_LANES)];
-    let is_usual = hash.algorithm.as_str() == "argon2id" && hash.salt.is_some() && hash.hash.is_some();
-    if is_usual && costs.iter().all(|(cost, ours)| *cost <= ours * HASH_COST_FACTOR_MAX) { Ok(hash) } else { Err(useless()) }
+    let is_usual = hash.algorithm.as_str() == "argon2id" && costs.iter().all(|(cost, ours)| *cost <= ours * HASH_COST_FACTOR_MAX);
+    match (hash.salt, hash.hash) {
+        (Some(salt), Some(output)) if is_usual => Ok(Stored { version, params, salt, output }),
+        _ => Err(useless()),
+    }
 }
 
-fn failed(error: argon2::password_hash::Error) -> HashError {
+fn failed(error: impl std::fmt::Display) -> HashError {
     HashError::Failed(format!("can't hash a password: {error}"))
 }
 
