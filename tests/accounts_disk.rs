@@ -181,7 +181,8 @@ fn people_log_in_while_another_program_has_the_accounts_locked() {
     Ended::of(&mut service.send_as("bob", "pw of bob", source.path(), &[])).expect(4);
     let noted = || {
         let accounts: serde_json::Value = serde_json::from_str(&service.user(&["list", "--json"])).unwrap();
-        accounts.as_array().unwrap().iter().find(|account| account["name"] == "alice").unwrap()["last_login"].is_number()
+        accounts["accounts"].as_array().unwrap().iter().find(|account| account["name"] == "alice").unwrap()["last_login"]
+            .is_number()
     };
     wait_until("the login is noted", noted);
 }

@@ -54,7 +54,7 @@ fn warm_up(service: &Service) -> (usize, usize) {
     }
     let are_noted = || {
         let accounts: serde_json::Value = serde_json::from_str(&service.user(&["list", "--json"])).unwrap();
-        accounts.as_array().unwrap().iter().all(|account| account["last_login"].is_number())
+        accounts["accounts"].as_array().unwrap().iter().all(|account| account["last_login"].is_number())
     };
     wait_until("both logins are noted", are_noted);
     at_rest(service)

@@ -265,13 +265,17 @@ impl Homes {
     /// Notes who logged in. That may have to wait for another program.
     pub(super) fn note_logins(&self) {
         let Kind::Accounts(estate) = &self.kind else { return };
-        let logins = std::mem::take(&mut *estate.logins.lock().unwrap_or_else(PoisonError::into_inner));
-        for (id, when) in logins {
+        let mut logins = std::mem::take(&mut *estate.logins.lock().unwrap_or_else(PoisonError::into_inner));
+        while let Some((id, when)) = logins.iter().next().map(|(id, when)| (*id, *when)) {
             if let Err(error) = estate.accounts.note_login(id, when) {
-                tracing::debug!("no login is noted: {error}");
-                return;
+                tracing::debug!("the login of account {id} is not noted yet: {error}");
+                break;
             }
+            logins.remove(&id);
         }
+        // Each would wait as long for who has the accounts locked: they are noted when they can be.
+        let mut later = estate.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.into_iter().for_each(|(id, when)| _ = later.entry(id).or_insert(when));
     }
 
     /// Looks after what earlier processes left, see [`Store::adopt`]. In a home that is done when
