@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "protocol",
             "pump",
             "login_key",
+            "secret",
             "path",
             "entry",
             "ranges",

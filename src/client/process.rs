@@ -30,6 +30,7 @@ use crate::progress::Progress;
 use crate::protocol::Wanted;
 use crate::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use crate::pump::Inbox;
+use crate::secret::PASSWORD_VARIABLE;
 use crate::stop::Stop;
 
 /// A child process, and what it holds.
@@ -67,6 +68,8 @@ impl Process {
         let threads = u64::from(setup.thread_num);
         let mut child = Command::new(program)
             .arg("--worker")
+            // Not for it: it has a token.
+            .env_remove(PASSWORD_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A signal from the terminal is for the parent to handle.
