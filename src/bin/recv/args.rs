@@ -108,7 +108,7 @@ pub(crate) struct Args {
     #[arg(long = "log_format", alias = "log-format", value_name = "FORMAT", default_value = "human")]
     log_format: Format,
 
-    /// Log to FILE.<date>, another one each day, instead of standard error
+    /// Log to FILE.DATE, another one each day, instead of standard error
     #[arg(long = "log_file", alias = "log-file", value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
 
