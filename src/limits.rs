@@ -467,6 +467,9 @@ pub const ACCOUNT_BYTES_DEFAULT: u64 = 500 * 1024 * 1024;
 /// Files that an account may keep where nobody said otherwise: those bytes in files of 5 KiB.
 pub const ACCOUNT_FILES_DEFAULT: u64 = 100_000;
 
+/// What administrators did that is kept until a receiver has told it.
+pub const ACTS_KEPT_MAX: i64 = 1000;
+
 /// Keys of one account: a machine has one.
 pub const ACCOUNT_KEYS_MAX: usize = 64;
 

@@ -306,3 +306,21 @@ fn the_trail_says_who_put_what_over_whichever_connection() {
     let puts: Vec<&str> = log.lines().filter(|line| line.contains("\"event\":\"put\"")).collect();
     assert!(puts.len() == 20 && puts.iter().all(|line| line.contains("\"user\":\"alice\"")), "{puts:?}");
 }
+
+#[test]
+fn the_trail_tells_what_administrators_did_once_and_who_did_it() {
+    let service = Service::start(&["--log_format", "json"]);
+    service.user(&["lock", "alice"]);
+    service.user(&["quota", "bob", "1M"]);
+    let told = |what: &str| {
+        let log = service.recv.process.log();
+        log.lines().filter(|line| line.contains("\"event\":\"admin\"") && line.contains(&format!("{what} by uid "))).count()
+    };
+    // Those of before it was started as well.
+    for what in ["add", "lock", "quota"] {
+        wait_until("it is told", || told(what) > 0);
+    }
+    service.user(&["unlock", "alice"]);
+    wait_until("it is told", || told("unlock") > 0);
+    assert_eq!(["add", "\"lock", "quota", "unlock"].map(told), [2, 1, 1, 1]);
+}

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::accounts::AdminAct;
 use super::metrics::Metrics;
 use super::session::Session;
 use crate::net::Peer;
@@ -199,9 +200,10 @@ impl Audit<'_> {
         self.tell("remove", &Act { path: Some(path), ..Act::default() });
     }
 
-    /// What an administrator did to `user`, in a word or two.
-    pub(super) fn administered(&self, what: &'static str, user: &str) {
-        self.tell("admin", &Act { outcome: Some(what), path: Some(&user), ..Act::default() });
+    /// What an administrator did to an account.
+    pub(super) fn administered(&self, act: &AdminAct) {
+        let what = format!("{} by {}", act.what, act.by);
+        self.tell("admin", &Act { outcome: Some("done"), reason: Some(&what), path: Some(&act.user), ..Act::default() });
     }
 }
 

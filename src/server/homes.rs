@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::accounts::{Account, Accounts, AccountsError, Denied, Quota, Rights, UserName};
+use super::accounts::{Account, Accounts, AccountsError, AdminAct, Denied, Quota, Rights, UserName};
 use super::metrics::QuotaUse;
 use crate::limits::HOME_LINGER;
 use crate::net::pace::Pace;
@@ -164,7 +164,8 @@ impl Homes {
     /// `state_folder`.
     #[must_use]
     pub fn of_accounts(accounts: Accounts, top: Store, umask: Umask, state_folder: Option<PathBuf>, terms: Terms) -> Self {
-        let (open, logins, is_unsure) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        // What was done before it was opened is to be told, too.
+        let (open, logins, is_unsure) = (Mutex::default(), Mutex::default(), AtomicBool::new(true));
         Self { kind: Kind::Accounts(Box::new(Estate { accounts, top, umask, state_folder, terms, open, logins, is_unsure })) }
     }
 
@@ -260,6 +261,16 @@ impl Homes {
             owner.generation.store(generation, Ordering::Relaxed);
         }
         true
+    }
+
+    /// What administrators did since this was asked last.
+    pub(super) fn take_acts(&self) -> Vec<AdminAct> {
+        let Kind::Accounts(estate) = &self.kind else { return Vec::new() };
+        estate.accounts.take_acts().unwrap_or_else(|error| {
+            tracing::warn!("what was done to accounts is told later: {error}");
+            estate.is_unsure.store(true, Ordering::Relaxed);
+            Vec::new()
+        })
     }
 
     /// Notes who logged in. That may have to wait for another program.

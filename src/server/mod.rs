@@ -152,13 +152,14 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
     let metrics = Metrics::new();
     let (penalties, sign_ups) = (Penalties::default(), Penalties::default());
     let pace = at_start.rate.map(|rate| Arc::new(Pace::new(rate)));
+    let trail = Audit::new(at_start.audits, Peer::Local, &metrics);
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
             .spawn_scoped(scope, || homes.adopt(at_start.keep_incoming, &mut || !stop.is_asked()))?;
         let draining =
             thread::Builder::new().name("drain".to_owned()).spawn_scoped(scope, || drain(&guard, live, stop, &closing))?;
-        let sweep = || sweep(&guard, &sessions, homes, live, &closing);
+        let sweep = || sweep(&guard, &sessions, homes, live, (&trail, &closing));
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, sweep)?;
         if let Some(listener) = &at_start.metrics {
             let (metrics, sessions, at_start) = (&metrics, &sessions, &at_start);
@@ -249,7 +250,7 @@ fn raise_descriptor_limit() {
 }
 
 /// Until nobody is taken in any more, ends jobs that must end, and lets go of what nobody needs any more.
-fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, closing: &Stop) {
+fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, (audit, closing): (&Audit<'_>, &Stop)) {
     let mut swept = Instant::now();
     while !closing.wait(if homes.want_login() { ACCOUNTS_EVERY } else { SWEEP_EVERY }) {
         let is_due = swept.elapsed() >= SWEEP_EVERY;
@@ -259,6 +260,9 @@ fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, c
         if are_changed || are_idle {
             guard.wake_over();
             sessions.end_over();
+        }
+        if are_changed {
+            homes.take_acts().iter().for_each(|act| audit.administered(act));
         }
         if is_due {
             swept = Instant::now();

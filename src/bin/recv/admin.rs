@@ -142,6 +142,24 @@ enum Act {
     },
 }
 
+impl Act {
+    /// What an audit trail is to tell of it, and of whose account.
+    fn to_tell(&self) -> Option<(&'static str, &UserName)> {
+        Some(match self {
+            Self::List { .. } | Self::Key(Key::List { .. }) => return None,
+            Self::Add { name, .. } => ("add", name),
+            Self::Quota { name, .. } => ("quota", name),
+            Self::Lock { name } => ("lock", name),
+            Self::Unlock { name } => ("unlock", name),
+            Self::Passwd { name, .. } => ("passwd", name),
+            Self::Remove { name, .. } => ("remove", name),
+            Self::Key(Key::Add { name, .. }) => ("key add", name),
+            Self::Key(Key::Remove { name, .. }) => ("key remove", name),
+            Self::Rights { name, .. } => ("rights", name),
+        })
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Key {
     /// Let an account log in with one more key
@@ -185,6 +203,12 @@ pub(crate) fn run(user: &User) -> anyhow::Result<Verdict> {
         _ => Accounts::open(&file)?,
     };
     let lines = run_on(&accounts, &user.act)?;
+    if let Some((what, name)) = user.act.to_tell() {
+        let by = format!("uid {}", rustix::process::getuid().as_raw());
+        if let Err(error) = accounts.note_act(what, name, &by) {
+            tracing::warn!("this is done, but no audit trail tells of it: {error}");
+        }
+    }
     // A reader who left early has seen enough.
     let _ = terminal::print_lines(&lines);
     Ok(Verdict::Complete)

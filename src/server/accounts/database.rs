@@ -40,6 +40,13 @@ CREATE TABLE keys (
     comment TEXT NOT NULL,
     PRIMARY KEY (account, public)
 ) STRICT;
+CREATE TABLE acts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    noted INTEGER NOT NULL,
+    by TEXT NOT NULL,
+    what TEXT NOT NULL,
+    user TEXT NOT NULL
+) STRICT;
 ";
 
 /// Why the accounts are of no use, or what was asked of them can't be done.

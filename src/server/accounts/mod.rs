@@ -4,6 +4,7 @@
 //! Knows nothing of connections, sessions and addresses.
 
 mod account;
+mod acts;
 mod database;
 mod gate;
 mod name;
@@ -17,6 +18,7 @@ use std::time::{Duration, SystemTime};
 
 pub use account::{Account, Denied, Quota};
 use account::{COLUMNS, account_of, as_stored, seconds};
+pub use acts::AdminAct;
 pub use database::AccountsError;
 pub use name::{NameError, UserName};
 use password::{HashError, Hashes};
