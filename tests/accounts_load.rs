@@ -149,7 +149,7 @@ fn thirty_guesses_at_once_are_answered_no_oftener_than_as_many_one_after_the_oth
     };
     let opened = replies.iter().filter(|reply| matches!(reply, Some(Reply::Opened { .. }))).count();
     assert_eq!(count("wrong name"), 3, "{replies:?}");
-    assert_eq!(count("too many wrong logins") + opened, 27, "{replies:?}");
+    assert_eq!(count("too many tries") + opened, 27, "{replies:?}");
     Guest::opened(&service, "alice", new_token());
 }
 
