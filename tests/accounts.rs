@@ -324,3 +324,14 @@ fn the_trail_tells_what_administrators_did_once_and_who_did_it() {
     wait_until("it is told", || told("unlock") > 0);
     assert_eq!(["add", "\"lock", "quota", "unlock"].map(told), [2, 1, 1, 1]);
 }
+
+#[test]
+fn a_stop_leaves_no_index_of_what_is_not_there() {
+    let mut service = Service::start(&[]);
+    let source = tree();
+    Ended::of(&mut service.send_as("alice", "pw of alice", source.path(), &[])).expect(0);
+    service.recv.process.signal("TERM");
+    assert_eq!(service.recv.process.wait(), Some(0));
+    let left = list(&service.place.path().join("state")).into_iter().filter(|name| name.starts_with("incoming-"));
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new());
+}

@@ -206,3 +206,15 @@ fn one_account_leaves_room_for_others() {
     link.release();
     sender.wait().expect(0);
 }
+
+// E02
+#[test]
+fn a_login_that_begins_late_has_no_more_time_for_it() {
+    let service = Service::start(&["--login_timeout", "2s"]);
+    let before = Instant::now();
+    let mut late = service.recv.connect();
+    wait_until("most of the time is over", || before.elapsed() > Duration::from_millis(1500));
+    std::io::Write::write_all(&mut late, &[0x16, 3, 1]).unwrap();
+    wait_for_close(late);
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+}

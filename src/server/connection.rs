@@ -88,10 +88,7 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         shared,
         state: State::New,
         // Who speaks v1 may have nothing to say for long.
-        login_by: (!shared.config.serves_v1).then(|| {
-            slot.set_joining(true);
-            Instant::now() + shared.config.login
-        }),
+        login_by: None,
         folders: Folders::default(),
         slot,
         peer,
@@ -103,6 +100,10 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
     };
     tracing::debug!("{peer}: connected");
     connection.audit.connected();
+    // Who speaks v1 may have nothing to say for long.
+    if !shared.config.serves_v1 {
+        connection.begin_login();
+    }
     let ending = loop {
         let ending = match connection.wait_for_frame() {
             // The peer would not hear the answer, and would ask again.
@@ -220,7 +221,7 @@ impl<'a> Connection<'a> {
             let Some(dialect) = hello::recognise(self.inbox.bytes()) else {
                 let may_wait = self.shared.config.serves_v1 && self.inbox.bytes().first() != v2::MAGIC.first();
                 if !self.inbox.bytes().is_empty() && !may_wait {
-                    self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login);
+                    self.begin_login();
                 }
                 return Ok(());
             };
@@ -238,14 +239,11 @@ impl<'a> Connection<'a> {
                 }
                 Dialect::V2 => {
                     self.inbox.consume(v2::MAGIC.len());
-                    self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login);
-                    self.slot.set_joining(true);
+                    self.begin_login();
                 }
                 Dialect::Tls => {
                     let (false, Some(tls)) = (is_encrypted, &self.shared.config.tls) else { return Err(Ending::Foreign) };
-                    let deadline = Instant::now() + self.shared.config.login;
-                    self.login_by = Some(deadline);
-                    self.slot.set_joining(true);
+                    let deadline = self.begin_login();
                     let first = self.inbox.bytes().to_vec();
                     self.inbox.consume(first.len());
                     self.stream.stream.start_tls_server(tls, &first, deadline).map_err(Ending::refused)?;
@@ -256,6 +254,12 @@ impl<'a> Connection<'a> {
             self.dialect = Some(dialect);
         }
         Ok(())
+    }
+
+    /// From the first time this is called it has to join a job within a time; until when.
+    fn begin_login(&mut self) -> Instant {
+        self.slot.set_joining();
+        *self.login_by.get_or_insert_with(|| Instant::now() + self.shared.config.login)
     }
 
     /// Sees to it that no read lasts longer than the login may.
@@ -509,7 +513,6 @@ impl<'a> Connection<'a> {
     fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
         self.login_by = None;
         self.slot.set_session(&attached.session);
-        self.slot.set_joining(false);
         self.audit.joined(&attached.session);
         self.stream.join(&attached.session, self.shared.pace);
         self.folders = Folders::of(Arc::clone(&attached.session.made));

@@ -51,7 +51,7 @@ struct Inside {
     peer: Peer,
     /// It sent a byte at some time.
     spoke: AtomicBool,
-    /// It has to join a job within a time, and has not yet.
+    /// It has to join a job within a time.
     joining: AtomicBool,
     entered: Instant,
     /// It is between two frames.
@@ -185,8 +185,8 @@ fn idler_of<'a>(mut all: impl Iterator<Item = &'a Arc<Inside>> + Clone) -> Optio
 
 impl Inside {
     fn is_slow_to_join(&self) -> bool {
-        let may_go = self.joining.load(Ordering::Relaxed) && !self.cut.load(Ordering::Relaxed);
-        may_go && self.entered.elapsed() >= JOIN_GRACE
+        let is_joining = self.joining.load(Ordering::Relaxed) && self.session.get().is_none();
+        is_joining && !self.cut.load(Ordering::Relaxed) && self.entered.elapsed() >= JOIN_GRACE
     }
 
     /// Is it between two frames, and in no job that goes on?
@@ -220,9 +220,9 @@ impl Slot<'_> {
         self.inside.spoke.store(true, Ordering::Relaxed);
     }
 
-    /// Notes whether it has to join a job within a time.
-    pub(super) fn set_joining(&self, joining: bool) {
-        self.inside.joining.store(joining, Ordering::Relaxed);
+    /// Notes that it has to join a job within a time.
+    pub(super) fn set_joining(&self) {
+        self.inside.joining.store(true, Ordering::Relaxed);
     }
 
     /// Notes whether the connection is between two frames.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +11,7 @@ use super::accounts::{Account, Accounts, AccountsError, AdminAct, Denied, Quota,
 use super::metrics::QuotaUse;
 use crate::limits::HOME_LINGER;
 use crate::net::pace::Pace;
-use crate::path::{Escaped, RemotePath};
+use crate::path::RemotePath;
 use crate::protocol::{Credential, Secret, Token, to_sign};
 use crate::store::{self, Bounds, Limits, Store, Umask};
 
@@ -289,8 +288,7 @@ impl Homes {
         logins.into_iter().for_each(|(id, when)| _ = later.entry(id).or_insert(when));
     }
 
-    /// Looks after what earlier processes left, see [`Store::adopt`]. In a home that is done when
-    /// somebody comes in for the first time.
+    /// Looks after what earlier processes left, see [`Store::adopt`].
     pub(super) fn adopt(&self, keep: Duration, going: &mut dyn FnMut() -> bool) {
         match &self.kind {
             Kind::Tree(home) => home.store.adopt(keep, going),
@@ -386,15 +384,11 @@ impl Estate {
         store.set_bounds(self.terms.bounds);
         store.limit(Limits { bytes: account.bytes_max, files: account.files_max })?;
         store.keep_index_below(self.state_folder.as_deref());
-        if let Some(folder) = &self.state_folder
-            && let Err(error) = store.keep_syncs(folder)
-        {
-            tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped(folder.as_os_str().as_bytes()));
-        }
+        store.keep_syncs_below(self.state_folder.as_deref());
         let owner = Owner {
             id: account.id,
             name: account.name.clone(),
-            generation: AtomicI64::new(account.generation),
+            generation: AtomicI64::new(generation_of(account)),
             used: Mutex::new(Instant::now()),
         };
         // It may have been changed while all was counted.

@@ -42,7 +42,7 @@ use rustix::fs::{FileType, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::limits::CREATE_TRIES_MAX;
-use crate::path::{PathError, RemotePath};
+use crate::path::{Escaped, PathError, RemotePath};
 use charge::Allowance;
 use created::{Created, Key};
 use doubt::Syncs;
@@ -245,13 +245,14 @@ impl Store {
         }
     }
 
-    /// Keeps in `folder` what of this root is known to be on the disk. What was not when the power failed
-    /// is in doubt from now on.
-    ///
-    /// # Errors
-    /// It can't be read or written there.
-    pub fn keep_syncs(&self, folder: &Path) -> io::Result<()> {
-        self.syncs.keep_in(folder, self.path(), self.boot)
+    /// Keeps in `state_folder` what of this root is known to be on the disk. What was not when the power
+    /// failed is in doubt from now on. Where it can't be kept there, that is logged.
+    pub fn keep_syncs_below(&self, state_folder: Option<&Path>) {
+        if let Some(folder) = state_folder
+            && let Err(error) = self.syncs.keep_in(folder, self.path(), self.boot)
+        {
+            tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(folder));
+        }
     }
 
     /// Notes that a file was published.

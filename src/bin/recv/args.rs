@@ -267,12 +267,12 @@ impl Args {
         (self.quota.is_some() || self.quota_files.is_some()).then_some(limits)
     }
 
-    /// What each file has to keep to.
     /// What holds for all accounts.
     pub(crate) fn terms(&self) -> Terms {
         Terms { sign_up: self.access.sign_up(), rate: self.access.bwlimit_account, bounds: self.bounds() }
     }
 
+    /// What each file has to keep to.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds { max_file: self.max_file, min_free: self.min_free }
     }

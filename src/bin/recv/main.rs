@@ -86,17 +86,15 @@ fn run(
     let mut store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
     let key = args.host_key()?;
     config.tls = Some(key.server());
-    if !args.once
-        && let Some(folder) = args.state_dir()
-        && let Err(error) = store.keep_syncs(&folder)
-    {
-        tracing::warn!("{}: {error}; what a power failure damages is not found", Escaped::path(&folder));
-    }
     if let Some(address) = args.metrics {
         let listener = Listener::bind(Some(address.ip()), address.port(), None);
         config.metrics = Some(Arc::new(listener.with_context(|| format!("can't listen on {address} for --metrics"))?));
     }
-    store.keep_index_below(args.state_dir().as_deref());
+    // Of homes each has its own.
+    if args.access.accounts.is_none() {
+        store.keep_index_below(args.state_dir().as_deref());
+        store.keep_syncs_below(args.state_dir().filter(|_| !args.once).as_deref());
+    }
     store.set_bounds(args.bounds());
     if let Some(limits) = args.limits() {
         store.limit(limits).with_context(|| format!("can't count what is in '{root}'"))?;
