@@ -189,6 +189,19 @@ pub const HAVE_BATCH_MAX: usize = 512;
 /// Bytes of a batch of files to ask for, before its last one.
 pub const HAVE_BATCH_LEN: usize = 32 * 1024;
 
+/// Names in one part of a list.
+pub const LIST_PAGE_MAX: usize = 512;
+
+/// Bytes of one part of a list, before its last name.
+pub const LIST_PAGE_LEN: usize = 32 * 1024;
+
+/// Bytes of the digest of a file, in any algorithm.
+pub const SUM_LEN_MAX: usize = 64;
+
+/// Bytes of requests without an answer where the answers are longer than the requests: they wait in the
+/// server's socket, so that a client that writes never waits for a server that waits for it.
+pub const ASKED_LEN_MAX: usize = 32 * 1024;
+
 /// Extended attributes of one entry.
 pub const XATTRS_NUM_MAX: usize = 256;
 
@@ -517,6 +530,7 @@ const _: () = {
     assert!(8 + 2 + 16 * WANTED_RANGES_MAX <= 3 + WIRE_REASON_LEN_MAX);
     assert!(CREATE_FRAMES_MAX <= REPLIES_LEN_MAX);
     assert!(HAVE_BATCH_LEN + XATTRS_LEN_MAX + PATH_LEN_MAX + 256 < FRAME_LEN_MAX);
+    assert!(LIST_PAGE_LEN + XATTRS_LEN_MAX + PATH_LEN_MAX + NAME_LEN_MAX + 256 < FRAME_LEN_MAX);
     assert!(BLOCK_LEN.is_power_of_two());
     assert!(XATTRS_LEN_MAX + PATH_LEN_MAX + 256 < FRAME_LEN_MAX);
     assert!(READ_LEN_MIN < BUFFER_LEN);

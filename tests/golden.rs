@@ -158,6 +158,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
         keeps_old: true,
         syncs: true,
         is_dry: true,
+        is_browsing: false,
     };
     let plain_open = Open {
         token: TOKEN,
@@ -167,6 +168,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
         keeps_old: false,
         syncs: false,
         is_dry: false,
+        is_browsing: false,
     };
     let user = b"alice".to_vec();
     let password = Credential::Password { user: user.clone(), password: Secret::from(b"pw".to_vec()) };

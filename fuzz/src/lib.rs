@@ -15,7 +15,7 @@ use parallel_transfer::net::tls::Fingerprint;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::hello::recognise;
 use parallel_transfer::protocol::v2::{pipe, reply, request};
-use parallel_transfer::protocol::{Answer, Decoded, Put, Reply, Request, v1};
+use parallel_transfer::protocol::{Answer, Decoded, Put, Read, Reply, Request, v1};
 use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
 use parallel_transfer::ranges::Ranges;
 use parallel_transfer::store::Journal;
@@ -70,6 +70,18 @@ pub fn v2_requests(bytes: &[u8]) {
             }
             Request::Describe(entry) => request::encode_describe(&mut encoded, entry),
             Request::Finish => request::encode_finish(&mut encoded),
+            Request::Read(Read { path, identity, is_sparse, range, .. }) => {
+                let _ = request::encode_read(&mut encoded, path, identity, *is_sparse, range);
+            }
+            Request::List(list) => request::encode_list(&mut encoded, list),
+            Request::Remove { path, is_recursive } => request::encode_remove(&mut encoded, path, *is_recursive),
+            Request::Rename { from, to } => request::encode_rename(&mut encoded, from, to),
+            Request::MakeDirectory { path, with_parents } => {
+                request::encode_make_directory(&mut encoded, path, *with_parents);
+            }
+            Request::Sum { path, algorithm } => request::encode_sum(&mut encoded, path, *algorithm),
+            Request::Space => request::encode_space(&mut encoded),
+            Request::ChangePassword { old, new } => request::encode_change_password(&mut encoded, old, new),
             Request::Have(_) | Request::Verify(..) => return,
             other => panic!("{other:?} in version 2"),
         }

@@ -15,25 +15,21 @@ use anyhow::Context as _;
 use super::attempts::Interrupted;
 use super::digests::note_there;
 use super::entries::Entries;
-use super::live::{Live, Registered};
+use super::live::Live;
 use super::login::Login;
 use super::plan::Sending;
 use super::queue::Queue;
 use super::source::Source;
+use super::talk::{Talk, foreign, out_of_turn};
 use super::trouble::Trouble;
 use super::{NoteDigest, TellPath, leave_out};
 use crate::entry::{Entry, FileMeta, Kind};
-use crate::limits::{
-    CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, DIAL_TIMEOUT, FAILURES_KEPT_MAX, FRAME_LEN_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX,
-    OPEN_TIMEOUT, WINDOW_FRAMES_MAX,
-};
+use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, FAILURES_KEPT_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
 use crate::net::dial::{Dialer, backoff};
-use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
-use crate::pump::{Inbox, Outbox};
+use crate::protocol::{Answer, Open, Reply, Status, Totals, v2};
 use crate::stop::Stop;
 use crate::store::Pending;
 
@@ -73,9 +69,7 @@ impl fmt::Display for NotBegun {
 /// The control connection, and what it was asked.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    stream: Registered<'a>,
-    outbox: Outbox,
-    inbox: Inbox,
+    talk: Talk<'a>,
     asked: VecDeque<Asked>,
     /// Files to be queued, and files to ask for.
     files: Vec<Sending>,
@@ -111,11 +105,8 @@ impl<'a> Announcer<'a> {
     /// # Errors
     /// [`Refused`]; no answer of the kind that a v2 receiver gives; those of the stream.
     pub(super) fn start(&self, stream: Stream) -> anyhow::Result<Line<'a>> {
-        let stream = self.live.register(stream);
         let mut line = Line {
-            stream,
-            outbox: Outbox::default(),
-            inbox: Inbox::default(),
+            talk: Talk::over(self.live.register(stream)),
             asked: VecDeque::new(),
             files: Vec::new(),
             batch: Batch::default(),
@@ -131,49 +122,14 @@ impl<'a> Announcer<'a> {
             Ok(()) => Ok(line),
             Err(Trouble::Fatal(error)) if error.is::<Refused>() => Err(error),
             Err(Trouble::Fatal(error)) => Err(error.context(NotBegun)),
-            Err(Trouble::Broken(error)) => Err(self.foreign(Some(error.into())).context(NotBegun)),
+            Err(Trouble::Broken(error)) => Err(foreign(self.dialer, Some(error.into())).context(NotBegun)),
         }
     }
 
     fn open_session(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
-        let mut bytes = v2::MAGIC.to_vec();
-        v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
-        let host_key = self.dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
-        let credential = self.login.credential(host_key, &self.open.token).map_err(Trouble::Fatal)?;
-        v2::request::encode_open(&mut bytes, &Open { credential, ..self.open.clone() });
-        line.stream.handle().limit_waits(DIAL_TIMEOUT)?;
-        line.outbox.put(&mut *line.stream, &bytes)?;
-        line.outbox.flush(&mut *line.stream)?;
-        let deadline = Instant::now() + OPEN_TIMEOUT;
-        let opened = loop {
-            if Instant::now() >= deadline {
-                return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
-            }
-            match self.next_reply(line) {
-                Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
-                Ok(Reply::Heartbeat) => {}
-                Ok(Reply::Opened { is_new, is_known, landed }) => break (is_new, is_known, landed),
-                Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
-                Ok(_) => return Err(Trouble::Fatal(self.foreign(None))),
-                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(self.foreign(Some(error)))),
-                Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
-            }
-        };
-        (line.is_new, line.is_known, line.landed) = opened;
-        line.stream.handle().limit_waits(self.dialer.stall())?;
+        let opened = line.talk.open(self.dialer, self.login, self.open)?;
+        (line.is_new, line.is_known, line.landed) = (opened.is_new, opened.is_known, opened.landed);
         Ok(())
-    }
-
-    fn foreign(&self, error: Option<anyhow::Error>) -> anyhow::Error {
-        let advice = format!(
-            "{} does not answer as a receiver of this program does; \
-             if it is one of Parallel-transfer-file, use --protocol v1",
-            self.dialer
-        );
-        match error {
-            Some(error) => error.context(advice),
-            None => anyhow::anyhow!(advice),
-        }
     }
 
     /// Announces all entries that come, and queues the files that are not there.
@@ -214,8 +170,7 @@ impl<'a> Announcer<'a> {
             self.stop.wait(backoff(line.lost.into()));
             let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
             self.progress.connections.add(1);
-            line.stream = self.live.register(stream);
-            (line.outbox, line.inbox) = (Outbox::default(), Inbox::default());
+            line.talk = Talk::over(self.live.register(stream));
             match self.open_session(line) {
                 Ok(()) => break,
                 Err(Trouble::Broken(again)) => error = again,
@@ -228,7 +183,7 @@ impl<'a> Announcer<'a> {
         }
         // What it heard of twice means the same.
         for asked in &line.asked {
-            line.outbox.put(&mut *line.stream, &frame_of(asked))?;
+            line.talk.say(&frame_of(asked))?;
         }
         Ok(())
     }
@@ -249,7 +204,7 @@ impl<'a> Announcer<'a> {
             let has_next = next.is_some();
             if let Some(entry) = next {
                 self.take(line, entry)?;
-                if line.outbox.waiting_len() < CREATE_FLUSH_LEN && line.files.len() < HAVE_BATCH_MAX {
+                if line.talk.waiting_len() < CREATE_FLUSH_LEN && line.files.len() < HAVE_BATCH_MAX {
                     continue;
                 }
             }
@@ -259,7 +214,7 @@ impl<'a> Announcer<'a> {
             if !has_next {
                 self.ask(line)?;
             }
-            line.outbox.flush(&mut *line.stream)?;
+            line.talk.flush()?;
             if line.asked.is_empty() {
                 continue;
             }
@@ -281,7 +236,7 @@ impl<'a> Announcer<'a> {
         self.persist(line, |line| {
             while !worked.is_asked() {
                 self.read_replies(line, false)?;
-                line.stream.handle().wait_readable(worked);
+                line.talk.stream.handle().wait_readable(worked);
             }
             Ok(())
         })
@@ -295,17 +250,12 @@ impl<'a> Announcer<'a> {
     /// Takes in what is here, waiting for it if `may_wait`.
     fn read_replies(&self, line: &mut Line<'_>, may_wait: bool) -> Result<(), Trouble> {
         if may_wait {
-            let reply = self.next_reply(line)?;
+            let reply = line.talk.next_reply(self.dialer)?;
             self.take_reply(line, reply)?;
-        } else {
-            let mut bytes = [0; CREATE_FLUSH_LEN];
-            match line.stream.read_available(&mut bytes)? {
-                None => return Ok(()),
-                Some(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Some(len) => line.inbox.fill(&mut &bytes[..len], 2 * FRAME_LEN_MAX)?,
-            };
+        } else if !line.talk.take_in()? {
+            return Ok(());
         }
-        while let Some(reply) = self.decode_reply(line)? {
+        while let Some(reply) = line.talk.decode_reply(self.dialer)? {
             self.take_reply(line, reply)?;
         }
         Ok(())
@@ -359,7 +309,7 @@ impl<'a> Announcer<'a> {
         let frame = frame_of(&asked);
         // In its place before it is sent: what breaks half-way is asked again.
         line.asked.push_back(asked);
-        line.outbox.put(&mut *line.stream, &frame)?;
+        line.talk.say(&frame)?;
         Ok(())
     }
 
@@ -399,7 +349,7 @@ impl<'a> Announcer<'a> {
             (Some(Asked::Entry(entry)), Reply::Answer(Answer { reason, .. })) => {
                 leave_out(self.progress, &entry.path, &reason);
             }
-            _ => return Err(Trouble::Fatal(anyhow::anyhow!("{} answers out of turn", self.dialer))),
+            _ => return Err(out_of_turn(self.dialer)),
         }
         Ok(())
     }
@@ -443,7 +393,7 @@ impl<'a> Announcer<'a> {
         });
         read.map_err(|error| Trouble::Fatal(error.into()))?;
         described?;
-        line.outbox.flush(&mut *line.stream)?;
+        line.talk.flush()?;
         while !line.asked.is_empty() {
             self.read_replies(line, true)?;
         }
@@ -459,8 +409,8 @@ impl<'a> Announcer<'a> {
         }
         self.send(line, Asked::Entry(link))?;
         let is_full = line.asked.len() >= WINDOW_FRAMES_MAX;
-        if is_full || line.outbox.waiting_len() >= CREATE_FLUSH_LEN {
-            line.outbox.flush(&mut *line.stream)?;
+        if is_full || line.talk.waiting_len() >= CREATE_FLUSH_LEN {
+            line.talk.flush()?;
             self.read_replies(line, is_full)?;
         }
         Ok(())
@@ -469,11 +419,11 @@ impl<'a> Announcer<'a> {
     fn ask_to_finish(&self, line: &mut Line<'_>) -> Result<Totals, Trouble> {
         let mut bytes = Vec::new();
         v2::request::encode_finish(&mut bytes);
-        line.outbox.put(&mut *line.stream, &bytes)?;
-        line.outbox.flush(&mut *line.stream)?;
+        line.talk.say(&bytes)?;
+        line.talk.flush()?;
         let mut missing = Vec::new();
         loop {
-            match self.next_reply(line)? {
+            match line.talk.next_reply(self.dialer)? {
                 Reply::Heartbeat => {}
                 Reply::Missing { path, reason } if missing.len() < FAILURES_KEPT_MAX => missing.push((path, reason)),
                 Reply::Missing { .. } => {}
@@ -490,31 +440,9 @@ impl<'a> Announcer<'a> {
                     return Ok(totals);
                 }
                 Reply::Refused(why) => return Err(Trouble::Fatal(anyhow::anyhow!("{} refuses: {why}", self.dialer))),
-                _ => return Err(Trouble::Fatal(anyhow::anyhow!("{} answers out of turn", self.dialer))),
+                _ => return Err(out_of_turn(self.dialer)),
             }
         }
-    }
-
-    /// The next reply, waited for.
-    fn next_reply(&self, line: &mut Line<'_>) -> Result<Reply, Trouble> {
-        loop {
-            if let Some(reply) = self.decode_reply(line)? {
-                return Ok(reply);
-            }
-            match line.inbox.fill(&mut *line.stream, 2 * FRAME_LEN_MAX) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                filled => filled.map(drop)?,
-            }
-        }
-    }
-
-    fn decode_reply(&self, line: &mut Line<'_>) -> Result<Option<Reply>, Trouble> {
-        let nonsense = |error| Trouble::Fatal(anyhow::anyhow!("{} answers nonsense: {error}", self.dialer));
-        Ok(v2::reply::decode(line.inbox.bytes()).map_err(nonsense)?.map(|(reply, len)| {
-            line.inbox.consume(len);
-            reply
-        }))
     }
 }
 

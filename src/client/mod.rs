@@ -23,6 +23,7 @@ mod queue;
 mod refusals;
 mod sign_up;
 mod source;
+mod talk;
 mod trouble;
 mod walk;
 mod walker;

@@ -6,6 +6,7 @@
 
 pub mod hello;
 mod login;
+mod tree;
 pub mod v1;
 pub mod v2;
 
@@ -16,6 +17,7 @@ use crate::entry::{Attributes, Entry, FileMeta, Time};
 use crate::path::{PathError, RemotePath};
 
 pub use login::{Credential, Secret, Token, to_sign};
+pub use tree::{Algorithm, List, Listed, ListedKind, Page, QuotaSpace, Read, Space};
 
 /// What a refusal begins with that may pass.
 pub const BUSY: &str = "busy: ";
@@ -62,6 +64,47 @@ pub enum Request<'a> {
     Describe(Entry),
     /// Publish what waits for the end, and end the session.
     Finish,
+    /// Send a range of a file.
+    Read(Read),
+    /// Say what is in a folder, or what something is.
+    List(List),
+    /// Remove a file, a link or a folder.
+    Remove {
+        /// Its path below the session's folder.
+        path: RemotePath,
+        /// A folder with all that is in it? Otherwise only one that is empty.
+        is_recursive: bool,
+    },
+    /// Give something another name, which nothing has.
+    Rename {
+        /// Its path below the session's folder.
+        from: RemotePath,
+        /// The one that it gets.
+        to: RemotePath,
+    },
+    /// Make a folder.
+    MakeDirectory {
+        /// Its path below the session's folder.
+        path: RemotePath,
+        /// With those above it that are missing, and content with one that is there?
+        with_parents: bool,
+    },
+    /// Sum up the content of a file.
+    Sum {
+        /// Its path below the session's folder.
+        path: RemotePath,
+        /// How.
+        algorithm: Algorithm,
+    },
+    /// Say how much room there is.
+    Space,
+    /// Change the account's password.
+    ChangePassword {
+        /// What it is.
+        old: Secret,
+        /// What it is to be.
+        new: Secret,
+    },
 }
 
 /// A session to be opened.
@@ -81,6 +124,8 @@ pub struct Open {
     pub syncs: bool,
     /// Is only to be told what is there, and nothing changed?
     pub is_dry: bool,
+    /// Is nothing put, but read, listed and changed by name? Then the folder is not made.
+    pub is_browsing: bool,
 }
 
 /// A range of a file, whose payload follows.
@@ -151,6 +196,14 @@ pub enum Reply {
     },
     /// To a finish: all the rest is there.
     Finished(Totals),
+    /// To a list, any number: a part of it.
+    Listed(Page),
+    /// To a read: the payload follows.
+    Content,
+    /// To a sum.
+    Sum(Vec<u8>),
+    /// To the question how much room there is.
+    Space(Space),
     /// Means nothing but that work goes on.
     Heartbeat,
     /// To anything: no, and the connection ends.

@@ -344,6 +344,14 @@ impl<'a> Connection<'a> {
                 let answer = handlers::describe(&mut self.folders, &session, &entry, &self.audit);
                 self.stream.reply(&Reply::Answer(answer))
             }
+            Request::Read(_)
+            | Request::List(_)
+            | Request::Remove { .. }
+            | Request::Rename { .. }
+            | Request::MakeDirectory { .. }
+            | Request::Sum { .. }
+            | Request::Space
+            | Request::ChangePassword { .. } => return Err(Ending::refused("not served here")),
             Request::Finish => {
                 self.inbox.consume(len);
                 let session = self.session()?;

@@ -110,6 +110,7 @@ pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
         keeps_old: false,
         syncs: false,
         is_dry: false,
+        is_browsing: false,
     };
     let mut bytes = Vec::new();
     request::encode_open(&mut bytes, &open);

@@ -224,6 +224,7 @@ pub(crate) fn open(token: Token) -> Open {
         keeps_old: false,
         syncs: false,
         is_dry: false,
+        is_browsing: false,
     }
 }
 

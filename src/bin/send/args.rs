@@ -212,6 +212,7 @@ impl Args {
             keeps_old: self.backup,
             syncs: self.fsync,
             is_dry: self.dry_run,
+            is_browsing: false,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Protocol v2: binary frames, each of which stands alone. docs/PROTOCOL.md has them byte by byte.
 
 mod frame;
+mod listing;
 pub mod payload;
 pub mod pipe;
 pub mod reply;

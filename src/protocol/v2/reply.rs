@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::frame::{self, Fields, put_long, put_run, put_short, put_text};
-use crate::limits::{HAVE_BATCH_MAX, WANTED_RANGES_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
+use super::listing::{decode_page, put_page};
+use crate::limits::{HAVE_BATCH_MAX, SUM_LEN_MAX, WANTED_RANGES_MAX, WIRE_NAME_LEN_MAX, WIRE_REASON_LEN_MAX};
 use crate::path::{RemotePath, tame};
-use crate::protocol::{Answer, Decoded, Error, Features, Reply, Status, Totals, Wanted};
+use crate::protocol::{Answer, Decoded, Error, Features, QuotaSpace, Reply, Space, Status, Totals, Wanted};
 
 const WELCOME: u8 = 0x81;
 const OPENED: u8 = 0x82;
@@ -17,6 +18,10 @@ const HEARTBEAT: u8 = 0x87;
 const REFUSED: u8 = 0x88;
 const WANTED: u8 = 0x89;
 const DOUBTED: u8 = 0x8a;
+const LISTED: u8 = 0x8b;
+const CONTENT: u8 = 0x8c;
+const SUM: u8 = 0x8d;
+const SPACE: u8 = 0x8e;
 
 /// Decodes the reply at the start of `bytes`.
 ///
@@ -50,6 +55,10 @@ pub fn decode(bytes: &[u8]) -> Decoded<Reply> {
         }
         FINISHED => Reply::Finished(decode_totals(&mut fields)?),
         HEARTBEAT => Reply::Heartbeat,
+        LISTED => Reply::Listed(decode_page(&mut fields)?),
+        CONTENT => Reply::Content,
+        SUM => Reply::Sum(fields.run_up_to(SUM_LEN_MAX, "length of a digest")?.to_vec()),
+        SPACE => Reply::Space(decode_space(&mut fields)?),
         REFUSED => Reply::Refused(tame(&fields.text_up_to(WIRE_REASON_LEN_MAX, "reason")?)),
         kind => return Err(Error::UnknownOperation(vec![kind])),
     };
@@ -116,6 +125,19 @@ fn decode_totals(fields: &mut Fields<'_>) -> Result<Totals, Error> {
     })
 }
 
+fn decode_space(fields: &mut Fields<'_>) -> Result<Space, Error> {
+    let has_quota = fields.flag()?;
+    let (bytes, files, bytes_max, files_max) = (fields.long()?, fields.long()?, fields.long()?, fields.long()?);
+    let quota = has_quota.then_some(QuotaSpace { bytes, files, bytes_max, files_max });
+    Ok(Space { quota, free: fields.long()?, size: fields.long()? })
+}
+
+fn put_space(body: &mut Vec<u8>, space: &Space) {
+    body.push(space.quota.is_some().into());
+    let quota = space.quota.map_or([0; 4], |quota| [quota.bytes, quota.files, quota.bytes_max, quota.files_max]);
+    quota.into_iter().chain([space.free, space.size]).for_each(|number| put_long(body, number));
+}
+
 /// Adds `reply`.
 pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
     let kind = match reply {
@@ -128,6 +150,10 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
         Reply::Missing { .. } => MISSING,
         Reply::Finished(_) => FINISHED,
         Reply::Heartbeat => HEARTBEAT,
+        Reply::Listed(_) => LISTED,
+        Reply::Content => CONTENT,
+        Reply::Sum(_) => SUM,
+        Reply::Space(_) => SPACE,
         Reply::Refused(_) => REFUSED,
     };
     frame::encode(bytes, kind, |body| match reply {
@@ -158,7 +184,10 @@ pub fn encode(bytes: &mut Vec<u8>, reply: &Reply) {
                 put_long(body, number);
             }
         }
-        Reply::Heartbeat => {}
+        Reply::Heartbeat | Reply::Content => {}
+        Reply::Listed(page) => put_page(body, page),
+        Reply::Sum(digest) => put_run(body, digest),
+        Reply::Space(space) => put_space(body, space),
         Reply::Refused(reason) => put_text(body, reason, WIRE_REASON_LEN_MAX),
     });
 }

@@ -1,5 +1,7 @@
 //! What a client asks for.
 
+use std::ops::Range;
+
 use super::frame::{self, Fields, put_long, put_run, put_short, put_word};
 use crate::digest::{Binding, Checksum};
 use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Time};
@@ -7,7 +9,7 @@ use crate::limits::{
     HAVE_BATCH_MAX, PASSWORD_LEN_MAX, PATH_LEN_MAX, USER_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX, XATTRS_NUM_MAX,
 };
 use crate::path::RemotePath;
-use crate::protocol::{Credential, Decoded, Error, Features, Known, Open, Put, Request, Secret, Token};
+use crate::protocol::{Algorithm, Credential, Decoded, Error, Features, Known, List, Open, Put, Read, Request, Secret, Token};
 
 const HELLO: u8 = 1;
 const OPEN: u8 = 2;
@@ -18,6 +20,14 @@ const DESCRIBE: u8 = 6;
 const FINISH: u8 = 7;
 const VERIFY: u8 = 8;
 const SIGN_UP: u8 = 9;
+const READ: u8 = 0x0a;
+const LIST: u8 = 0x0b;
+const REMOVE: u8 = 0x0c;
+const RENAME: u8 = 0x0d;
+const MAKE_DIRECTORY: u8 = 0x0e;
+const SUM: u8 = 0x0f;
+const SPACE: u8 = 0x10;
+const CHANGE_PASSWORD: u8 = 0x11;
 
 const IS_SPARSE: u8 = 1;
 const HAS_OWNER: u8 = 2;
@@ -26,6 +36,9 @@ const HAS_XATTRS: u8 = 4;
 const KEEP_OLD: u16 = 1;
 const SYNC: u16 = 2;
 const DRY: u16 = 4;
+const BROWSE: u16 = 8;
+
+const ITSELF: u8 = 1;
 
 /// Is the request at the start of `bytes` here, ready to be decoded?
 ///
@@ -56,6 +69,21 @@ pub fn decode(bytes: &[u8]) -> Decoded<Request<'_>> {
         VERIFY => Request::Verify(decode_known(&mut fields)?, fields.array()?),
         DESCRIBE => Request::Describe(decode_entry(&mut fields)?),
         FINISH => Request::Finish,
+        READ => {
+            let mut read = decode_read(&mut fields)?;
+            read.binding = Binding::of(frame.body);
+            Request::Read(read)
+        }
+        LIST => Request::List(decode_list(&mut fields)?),
+        REMOVE => Request::Remove { path: decode_path(&mut fields)?, is_recursive: fields.flag()? },
+        RENAME => Request::Rename { from: decode_path(&mut fields)?, to: decode_path(&mut fields)? },
+        MAKE_DIRECTORY => Request::MakeDirectory { path: decode_path(&mut fields)?, with_parents: fields.flag()? },
+        SUM => Request::Sum {
+            path: decode_path_or_root(&mut fields)?,
+            algorithm: Algorithm::from_code(fields.byte()?).ok_or(Error::Malformed("algorithm"))?,
+        },
+        SPACE => Request::Space,
+        CHANGE_PASSWORD => Request::ChangePassword { old: decode_password(&mut fields)?, new: decode_password(&mut fields)? },
         kind => return Err(Error::UnknownOperation(vec![kind])),
     };
     fields.end()?;
@@ -75,7 +103,16 @@ fn decode_open(fields: &mut Fields<'_>) -> Result<Open, Error> {
         _ => return Err(Error::Malformed("credential")),
     };
     let has = |flag| flags & flag != 0;
-    Ok(Open { token, keeps_old: has(KEEP_OLD), syncs: has(SYNC), is_dry: has(DRY), checksum, directory, credential })
+    Ok(Open {
+        token,
+        keeps_old: has(KEEP_OLD),
+        syncs: has(SYNC),
+        is_dry: has(DRY),
+        is_browsing: has(BROWSE),
+        checksum,
+        directory,
+        credential,
+    })
 }
 
 fn decode_user(fields: &mut Fields<'_>) -> Result<Vec<u8>, Error> {
@@ -90,13 +127,21 @@ fn decode_path(fields: &mut Fields<'_>) -> Result<RemotePath, Error> {
     Ok(RemotePath::parse(fields.run()?)?)
 }
 
-fn decode_time(fields: &mut Fields<'_>) -> Result<Time, Error> {
+/// An empty one is the folder that the session opened.
+fn decode_path_or_root(fields: &mut Fields<'_>) -> Result<RemotePath, Error> {
+    match fields.run()? {
+        [] => Ok(RemotePath::root()),
+        path => Ok(RemotePath::parse(path)?),
+    }
+}
+
+pub(super) fn decode_time(fields: &mut Fields<'_>) -> Result<Time, Error> {
     let time = (fields.long()?.cast_signed(), fields.word()?);
     if time.1 >= 1_000_000_000 { Err(Error::Malformed("time")) } else { Ok(time) }
 }
 
 /// Flags come first: they say which attributes there are.
-fn decode_attributes(fields: &mut Fields<'_>, flags: u8) -> Result<Attributes, Error> {
+pub(super) fn decode_attributes(fields: &mut Fields<'_>, flags: u8) -> Result<Attributes, Error> {
     let mode = fields.short()? & 0o777;
     let owner = if flags & HAS_OWNER == 0 { None } else { Some((fields.word()?, fields.word()?)) };
     let mut xattrs = Vec::new();
@@ -111,16 +156,11 @@ fn decode_attributes(fields: &mut Fields<'_>, flags: u8) -> Result<Attributes, E
 
 pub(super) fn decode_put(fields: &mut Fields<'_>) -> Result<Put, Error> {
     let flags = fields.byte()?;
-    let size = fields.long()?;
-    let mtime = decode_time(fields)?;
-    let tag = fields.array()?;
-    let range = fields.long()?..fields.long()?;
-    if range.start > range.end || range.end > size {
-        return Err(Error::Malformed("range"));
-    }
+    let identity = decode_identity(fields)?;
+    let range = decode_range(fields, identity.size)?;
     let path = decode_path(fields)?;
     let attributes = decode_attributes(fields, flags)?;
-    let file = FileMeta { identity: Identity { size, mtime, tag }, attributes, is_sparse: flags & IS_SPARSE != 0 };
+    let file = FileMeta { identity, attributes, is_sparse: flags & IS_SPARSE != 0 };
     Ok(Put { path, file, range, binding: Binding::default() })
 }
 
@@ -142,20 +182,12 @@ fn decode_known(fields: &mut Fields<'_>) -> Result<Known, Error> {
 
 fn decode_entry(fields: &mut Fields<'_>) -> Result<Entry, Error> {
     let flags = fields.byte()?;
-    let path = match fields.run()? {
-        // The folder that the session opened.
-        [] => RemotePath::root(),
-        path => RemotePath::parse(path)?,
-    };
+    let path = decode_path_or_root(fields)?;
     let kind = match fields.byte()? {
         0 => Kind::Directory { mtime: decode_time(fields)? },
         1 => {
             let mtime = decode_time(fields)?;
-            let target = fields.run_up_to(PATH_LEN_MAX, "length of a link's target")?;
-            if target.is_empty() || target.contains(&0) {
-                return Err(Error::Malformed("target of a symbolic link"));
-            }
-            Kind::Symlink { target: target.into(), mtime }
+            Kind::Symlink { target: decode_target(fields)?, mtime }
         }
         2 => Kind::HardLink { to: decode_path(fields)? },
         _ => return Err(Error::Malformed("kind of an entry")),
@@ -164,6 +196,38 @@ fn decode_entry(fields: &mut Fields<'_>) -> Result<Entry, Error> {
         return Err(Error::Malformed("path"));
     }
     Ok(Entry { path, kind, attributes: decode_attributes(fields, flags)? })
+}
+
+/// The target of a symbolic link.
+pub(super) fn decode_target(fields: &mut Fields<'_>) -> Result<Box<[u8]>, Error> {
+    let target = fields.run_up_to(PATH_LEN_MAX, "length of a link's target")?;
+    if target.is_empty() || target.contains(&0) {
+        return Err(Error::Malformed("target of a symbolic link"));
+    }
+    Ok(target.into())
+}
+
+fn decode_read(fields: &mut Fields<'_>) -> Result<Read, Error> {
+    let is_sparse = fields.flag()?;
+    let identity = decode_identity(fields)?;
+    let range = decode_range(fields, identity.size)?;
+    Ok(Read { path: decode_path_or_root(fields)?, identity, is_sparse, range, binding: Binding::default() })
+}
+
+fn decode_list(fields: &mut Fields<'_>) -> Result<List, Error> {
+    let flags = fields.byte()?;
+    let has = |flag| flags & flag != 0;
+    Ok(List { path: decode_path_or_root(fields)?, itself: has(ITSELF), owner: has(HAS_OWNER), xattrs: has(HAS_XATTRS) })
+}
+
+/// Size, time and tag of a file.
+pub(super) fn decode_identity(fields: &mut Fields<'_>) -> Result<Identity, Error> {
+    Ok(Identity { size: fields.long()?, mtime: decode_time(fields)?, tag: fields.array()? })
+}
+
+fn decode_range(fields: &mut Fields<'_>, size: u64) -> Result<Range<u64>, Error> {
+    let range = fields.long()?..fields.long()?;
+    if range.start > range.end || range.end > size { Err(Error::Malformed("range")) } else { Ok(range) }
 }
 
 /// Adds a hello of one who speaks these versions.
@@ -178,7 +242,7 @@ pub fn encode_hello(bytes: &mut Vec<u8>, versions: std::ops::RangeInclusive<u8>,
 pub fn encode_open(bytes: &mut Vec<u8>, open: &Open) {
     frame::encode(bytes, OPEN, |body| {
         body.extend_from_slice(&open.token.0);
-        let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY)];
+        let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY), (open.is_browsing, BROWSE)];
         put_short(body, flags.iter().map(|&(is_set, flag)| if is_set { usize::from(flag) } else { 0 }).sum());
         body.push(open.checksum.code());
         put_run(body, &open.directory);
@@ -217,15 +281,13 @@ pub fn encode_join(bytes: &mut Vec<u8>, token: &Token) {
 }
 
 /// Adds the header of a put; gives what its payload's digests are bound to.
-pub fn encode_put(bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &std::ops::Range<u64>) -> Binding {
+pub fn encode_put(bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &Range<u64>) -> Binding {
     frame::encode(bytes, PUT, |body| put_put(body, path, file, range))
 }
 
-pub(super) fn put_put(body: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &std::ops::Range<u64>) {
+pub(super) fn put_put(body: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &Range<u64>) {
     body.push(flags_of(&file.attributes) | if file.is_sparse { IS_SPARSE } else { 0 });
-    put_long(body, file.identity.size);
-    put_time(body, file.identity.mtime);
-    body.extend_from_slice(&file.identity.tag);
+    put_identity(body, &file.identity);
     put_long(body, range.start);
     put_long(body, range.end);
     put_run(body, path.as_bytes());
@@ -291,17 +353,88 @@ pub fn encode_finish(bytes: &mut Vec<u8>) {
     frame::encode(bytes, FINISH, |_| ());
 }
 
-fn flags_of(attributes: &Attributes) -> u8 {
+/// Adds the header of a read; gives what the payload's digests will be bound to.
+pub fn encode_read(bytes: &mut Vec<u8>, path: &RemotePath, identity: &Identity, is_sparse: bool, range: &Range<u64>) -> Binding {
+    frame::encode(bytes, READ, |body| {
+        body.push(is_sparse.into());
+        put_identity(body, identity);
+        put_long(body, range.start);
+        put_long(body, range.end);
+        put_run(body, path.as_bytes());
+    })
+}
+
+/// Adds the question what is in a folder, or what something is.
+pub fn encode_list(bytes: &mut Vec<u8>, list: &List) {
+    frame::encode(bytes, LIST, |body| {
+        let flags = [(list.itself, ITSELF), (list.owner, HAS_OWNER), (list.xattrs, HAS_XATTRS)];
+        body.push(flags.iter().map(|&(is_set, flag)| if is_set { flag } else { 0 }).sum());
+        put_run(body, list.path.as_bytes());
+    });
+}
+
+/// Adds the request to remove something.
+pub fn encode_remove(bytes: &mut Vec<u8>, path: &RemotePath, is_recursive: bool) {
+    frame::encode(bytes, REMOVE, |body| {
+        put_run(body, path.as_bytes());
+        body.push(is_recursive.into());
+    });
+}
+
+/// Adds the request to give something another name.
+pub fn encode_rename(bytes: &mut Vec<u8>, from: &RemotePath, to: &RemotePath) {
+    frame::encode(bytes, RENAME, |body| {
+        put_run(body, from.as_bytes());
+        put_run(body, to.as_bytes());
+    });
+}
+
+/// Adds the request to make a folder.
+pub fn encode_make_directory(bytes: &mut Vec<u8>, path: &RemotePath, with_parents: bool) {
+    frame::encode(bytes, MAKE_DIRECTORY, |body| {
+        put_run(body, path.as_bytes());
+        body.push(with_parents.into());
+    });
+}
+
+/// Adds the request to sum up a file.
+pub fn encode_sum(bytes: &mut Vec<u8>, path: &RemotePath, algorithm: Algorithm) {
+    frame::encode(bytes, SUM, |body| {
+        put_run(body, path.as_bytes());
+        body.push(algorithm as u8);
+    });
+}
+
+/// Adds the question how much room there is.
+pub fn encode_space(bytes: &mut Vec<u8>) {
+    frame::encode(bytes, SPACE, |_| ());
+}
+
+/// Adds the request to change the password.
+pub fn encode_change_password(bytes: &mut Vec<u8>, old: &Secret, new: &Secret) {
+    frame::encode(bytes, CHANGE_PASSWORD, |body| {
+        put_run(body, old.as_bytes());
+        put_run(body, new.as_bytes());
+    });
+}
+
+pub(super) fn flags_of(attributes: &Attributes) -> u8 {
     let owner = if attributes.owner.is_some() { HAS_OWNER } else { 0 };
     owner | if attributes.xattrs.is_empty() { 0 } else { HAS_XATTRS }
 }
 
-fn put_time(body: &mut Vec<u8>, time: Time) {
+pub(super) fn put_identity(body: &mut Vec<u8>, identity: &Identity) {
+    put_long(body, identity.size);
+    put_time(body, identity.mtime);
+    body.extend_from_slice(&identity.tag);
+}
+
+pub(super) fn put_time(body: &mut Vec<u8>, time: Time) {
     put_long(body, time.0.cast_unsigned());
     put_word(body, time.1);
 }
 
-fn put_attributes(body: &mut Vec<u8>, attributes: &Attributes) {
+pub(super) fn put_attributes(body: &mut Vec<u8>, attributes: &Attributes) {
     put_short(body, usize::from(attributes.mode));
     if let Some((user, group)) = attributes.owner {
         put_word(body, user);
@@ -347,6 +480,7 @@ mod tests {
                 keeps_old: false,
                 syncs: false,
                 is_dry: false,
+                is_browsing: false,
             };
             encode_open(&mut bytes, &open);
             assert!(is_over_limit(&bytes));

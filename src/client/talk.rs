@@ -1,0 +1,157 @@
+//! A conversation with a receiver, in whole requests and replies: how it begins, and how replies are read.
+
+use std::io;
+use std::time::Instant;
+
+use super::Refused;
+use super::live::Registered;
+use super::login::Login;
+use super::trouble::Trouble;
+use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
+use crate::net::dial::Dialer;
+use crate::net::tls::Client;
+use crate::protocol::{Features, Open, Reply, v2};
+use crate::pump::{Inbox, Outbox};
+
+/// A stream, what waits to be sent over it, and what came.
+#[derive(Debug)]
+pub(super) struct Talk<'a> {
+    pub(super) stream: Registered<'a>,
+    pub(super) inbox: Inbox,
+    outbox: Outbox,
+}
+
+/// What a receiver says of a session that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// Was the folder not there before?
+    pub(super) is_new: bool,
+    /// Was the session open already?
+    pub(super) is_known: bool,
+    /// The folder's path at the receiver, in full.
+    pub(super) landed: Vec<u8>,
+}
+
+impl<'a> Talk<'a> {
+    /// A conversation in which nothing was said yet.
+    #[must_use]
+    pub(super) fn over(stream: Registered<'a>) -> Self {
+        Self { stream, inbox: Inbox::default(), outbox: Outbox::default() }
+    }
+
+    /// Bytes that wait to be sent.
+    #[must_use]
+    pub(super) fn waiting_len(&self) -> usize {
+        self.outbox.waiting_len()
+    }
+
+    /// Adds requests to what waits to be sent.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.outbox.put(&mut *self.stream, bytes)
+    }
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        self.outbox.flush(&mut *self.stream)
+    }
+
+    /// Opens a session, or joins one that is open already with the same token.
+    ///
+    /// # Errors
+    /// [`Refused`]; no answer of the kind that such a receiver gives; those of the stream.
+    pub(super) fn open(&mut self, dialer: &Dialer, login: &Login, open: &Open) -> Result<Opened, Trouble> {
+        let mut bytes = v2::MAGIC.to_vec();
+        v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
+        let host_key = dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
+        let credential = login.credential(host_key, &open.token).map_err(Trouble::Fatal)?;
+        v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });
+        self.stream.handle().limit_waits(DIAL_TIMEOUT)?;
+        self.say(&bytes)?;
+        self.flush()?;
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let opened = loop {
+            if Instant::now() >= deadline {
+                return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
+            }
+            match self.next_reply(dialer) {
+                Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
+                Ok(Reply::Heartbeat) => {}
+                Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed },
+                Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
+                Ok(_) => return Err(Trouble::Fatal(foreign(dialer, None))),
+                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(foreign(dialer, Some(error)))),
+                Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
+            }
+        };
+        self.stream.handle().limit_waits(dialer.stall())?;
+        Ok(opened)
+    }
+
+    /// The next reply, waited for.
+    ///
+    /// # Errors
+    /// Those of the stream; what is no reply.
+    pub(super) fn next_reply(&mut self, dialer: &Dialer) -> Result<Reply, Trouble> {
+        loop {
+            if let Some(reply) = self.decode_reply(dialer)? {
+                return Ok(reply);
+            }
+            match self.inbox.fill(&mut *self.stream, 2 * FRAME_LEN_MAX) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                filled => filled.map(drop)?,
+            }
+        }
+    }
+
+    /// The next reply, if it is here.
+    ///
+    /// # Errors
+    /// What is no reply.
+    pub(super) fn decode_reply(&mut self, dialer: &Dialer) -> Result<Option<Reply>, Trouble> {
+        let nonsense = |error| Trouble::Fatal(anyhow::anyhow!("{dialer} answers nonsense: {error}"));
+        Ok(v2::reply::decode(self.inbox.bytes()).map_err(nonsense)?.map(|(reply, len)| {
+            self.inbox.consume(len);
+            reply
+        }))
+    }
+
+    /// Takes in what is here, without waiting; false where nothing is.
+    ///
+    /// # Errors
+    /// Those of the stream, its end included.
+    pub(super) fn take_in(&mut self) -> io::Result<bool> {
+        let mut bytes = [0; TAKE_LEN];
+        match self.stream.read_available(&mut bytes)? {
+            None => Ok(false),
+            Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Some(len) => self.inbox.fill(&mut &bytes[..len], 2 * FRAME_LEN_MAX).map(|_| true),
+        }
+    }
+}
+
+/// Bytes of replies that are taken in at once.
+const TAKE_LEN: usize = 16 * 1024;
+
+/// The error of a receiver that is none of this program.
+pub(super) fn foreign(dialer: &Dialer, error: Option<anyhow::Error>) -> anyhow::Error {
+    let advice = format!(
+        "{dialer} does not answer as a receiver of this program does; \
+         if it is one of Parallel-transfer-file, use --protocol v1"
+    );
+    match error {
+        Some(error) => error.context(advice),
+        None => anyhow::anyhow!(advice),
+    }
+}
+
+/// The error of a receiver that answers something that was not asked.
+pub(super) fn out_of_turn(dialer: &Dialer) -> Trouble {
+    Trouble::Fatal(anyhow::anyhow!("{dialer} answers out of turn"))
+}
