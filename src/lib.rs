@@ -5,6 +5,7 @@
 //!               |                           |
 //!             client                      server              drive: what, when, for whom
 //!                 \                       /
+//!                  +------ landing ------+                    join: where entries land
 //!                  +------- pump --------+                    join: the payload loops
 //!                 /          |            \
 //!           protocol        net          store                legs: bytes | sockets | disk
@@ -33,6 +34,8 @@ pub mod protocol;
 pub mod store;
 
 pub mod pump;
+
+pub mod landing;
 
 pub mod client;
 pub mod server;

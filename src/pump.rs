@@ -445,12 +445,14 @@ pub enum Ended {
 }
 
 /// Takes a run of blocks from `inbox` and then from `stream`, and gives each to `take` once it is
-/// verified. Without a taker all is read and dropped, as it is after a block that is wrong.
+/// verified. Without a taker all is read and dropped, as it is after a block that is wrong. BLAKE3 values
+/// of what was taken go to `subtrees` where they are wanted.
 ///
 /// # Errors
 /// Those of the stream; `InvalidData` where what comes is no run of blocks.
 pub fn blocks_to_file(
     inbox: &mut Inbox, stream: &mut impl Read, run: &Run, times: &mut Times, mut take: Option<&mut dyn FnMut(Block<'_>)>,
+    mut subtrees: Option<&mut Subtrees>,
 ) -> io::Result<Ended> {
     let digest_len = run.checksum.digest_len();
     let mut offset = run.range.start;
@@ -481,7 +483,8 @@ pub fn blocks_to_file(
         if take.is_some() && ended == Ended::Same {
             let before = Instant::now();
             let at = run.binding.of_block(offset, len, is_hole);
-            let (expected, _) = run.checksum.seal(at, offset, data, !is_hole && run.is_whole(offset, len));
+            let is_whole = !is_hole && run.is_whole(offset, len);
+            let (expected, value) = run.checksum.seal(at, offset, data, is_whole);
             let between = Instant::now();
             times.digest += between - before;
             if digest[..digest_len] != expected[..digest_len] {
@@ -492,6 +495,11 @@ pub fn blocks_to_file(
             } else if let Some(take) = &mut take
                 && len <= left
             {
+                match &mut subtrees {
+                    None => {}
+                    Some(subtrees) if is_hole => add_zeros(subtrees, run, offset..offset + len),
+                    Some(subtrees) => subtrees.add(offset, len, value.unwrap_or_else(|| value_of(offset, data, is_whole))),
+                }
                 take(if is_hole { Block::Hole(offset..offset + len) } else { Block::Data(offset, data, &digest[..digest_len]) });
                 times.file += between.elapsed();
             }

@@ -352,7 +352,7 @@ fn take(mut bytes: &[u8], run: &Run) -> (io::Result<Ended>, Vec<(u64, Vec<u8>)>)
         Block::Data(offset, data, _) => blocks.push((offset, data.to_vec())),
         Block::Hole(range) => blocks.push((range.start, vec![0; usize::try_from(range.end - range.start).unwrap()])),
     };
-    let ended = pump::blocks_to_file(&mut Inbox::default(), &mut bytes, run, &mut Times::default(), Some(&mut take));
+    let ended = pump::blocks_to_file(&mut Inbox::default(), &mut bytes, run, &mut Times::default(), Some(&mut take), None);
     (ended.inspect(|_| assert!(bytes.len() < 40, "{} bytes were left", bytes.len())), blocks)
 }
 

@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("net", &["limits", "stop"]),
     ("store", &["path", "entry", "ranges", "digest", "limits"]),
     ("pump", &["protocol", "digest", "subtrees", "limits"]),
+    ("landing", &["store", "protocol", "pump", "path", "entry", "digest", "ranges", "subtrees", "limits", "progress"]),
     ("ticket", &["net", "protocol", "limits"]),
     ("secret", &["protocol", "path", "limits"]),
     ("login_key", &["limits"]),
@@ -29,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "client",
         &[
             "net",
+            "landing",
             "store",
             "protocol",
             "pump",
@@ -46,7 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "server",
-        &["net", "store", "protocol", "pump", "login_key", "path", "entry", "ranges", "digest", "limits", "progress", "stop"],
+        &["net", "landing", "store", "protocol", "pump", "login_key", "path", "entry", "digest", "limits", "progress", "stop"],
     ),
     ("terminal", &["progress", "exit", "stop", "path", "secret"]),
     ("lib", &[]),

@@ -149,7 +149,7 @@ pub fn payloads(bytes: &[u8]) {
             at = taken.end;
         };
         let taker: Option<&mut dyn FnMut(Block<'_>)> = if is_taken { Some(&mut take) } else { None };
-        let ended = blocks_to_file(&mut Inbox::default(), &mut left, &run, &mut Times::default(), taker);
+        let ended = blocks_to_file(&mut Inbox::default(), &mut left, &run, &mut Times::default(), taker, None);
         assert!(!is_taken || at == range.end || !matches!(ended, Ok(Ended::Same)), "the same, but only up to {at}");
     }
 }

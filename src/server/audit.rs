@@ -95,7 +95,7 @@ impl<'a> Audit<'a> {
     /// It opened a job.
     pub(super) fn opened(&mut self, session: &Session) {
         self.joined(session);
-        self.tell("open", &Act { path: Some(&session.base), ..Act::default() });
+        self.tell("open", &Act { path: Some(&session.landing.base), ..Act::default() });
     }
 
     /// A job came to its end, which it does once. What was refused before is not among its failures.
@@ -125,7 +125,7 @@ impl<'a> Audit<'a> {
             Status::Had | Status::Mismatched | Status::Voided => return,
         };
         if self.is_on {
-            let path = Below(&session.base, &put.path);
+            let path = Below(&session.landing.base, &put.path);
             let (bytes, outcome) = (Some(put.file.identity.size), Some(outcome));
             self.tell("put", &Act { bytes, outcome, reason, path: Some(&path), ..Act::default() });
         }
@@ -154,7 +154,7 @@ impl<'a> Audit<'a> {
     /// A folder or a link of a job is not made.
     pub(super) fn refused_entry(&self, session: &Session, path: &RemotePath, why: &dyn fmt::Display) {
         self.metrics.failed.add(1);
-        let path = Below(&session.base, path);
+        let path = Below(&session.landing.base, path);
         self.tell("describe", &Act { outcome: Some("refused"), reason: Some(why), path: Some(&path), ..Act::default() });
     }
 

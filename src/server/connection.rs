@@ -421,14 +421,14 @@ impl<'a> Connection<'a> {
         };
         let (attached, is_known) =
             sessions.open(&admitted, open, (base, self.shared.config), make_base).map_err(Ending::refused)?;
-        let landed = admitted.home.landed(&attached.session.base);
+        let landed = admitted.home.landed(&attached.session.landing.base);
         let of = admitted.home.owner.as_ref().map_or(String::new(), |owner| format!(" of {}", owner.name));
         self.log(&format!("a job{of} for {}", Escaped::path(&landed)));
         if !is_known {
             self.audit.opened(&attached.session);
         }
         let reply = Reply::Opened {
-            is_new: attached.session.is_new && !is_known,
+            is_new: attached.session.landing.is_new && !is_known,
             is_known,
             landed: landed.as_os_str().as_bytes().to_vec(),
         };
@@ -523,7 +523,7 @@ impl<'a> Connection<'a> {
         self.slot.set_session(&attached.session);
         self.audit.joined(&attached.session);
         self.stream.join(&attached.session, self.shared.pace);
-        self.folders = Folders::of(Arc::clone(&attached.session.made));
+        self.folders = attached.session.landing.folders();
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);
         limited.map_err(|error| Ending::broken("a login", &error))
@@ -535,7 +535,7 @@ impl<'a> Connection<'a> {
         let stop = self.shared.stop;
         let receiver = handlers::Receiver { stop, session, folders: &mut self.folders, audit: &self.audit };
         let answer = receiver.put(&mut self.inbox, &mut self.stream, &put);
-        session.counts.receiving.add(self.stream.waited - waited);
+        session.landing.counts.receiving.add(self.stream.waited - waited);
         self.shared.metrics.receiving.add(self.stream.waited - waited);
         answer
     }
@@ -546,7 +546,7 @@ impl<'a> Connection<'a> {
             stream.reply(reply)?;
             stream.send_answers()
         });
-        let counts = &session.counts;
+        let counts = &session.landing.counts;
         let (files, bytes, failed) = (counts.files.sum(), counts.bytes.sum(), counts.failed.sum());
         self.log(&format!("a job has ended: {files} files, {bytes} bytes written, {failed} failed"));
         finished

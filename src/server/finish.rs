@@ -2,26 +2,23 @@
 //! all is brought to disk where that was asked for. It is done once, and told as often as it is asked.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use super::audit::Audit;
 use super::session::Session;
-use crate::entry::Kind;
+use crate::landing::End;
 use crate::limits::{FAILURES_KEPT_MAX, HEARTBEAT};
 use crate::path::RemotePath;
 use crate::protocol::{Reply, Totals};
-use crate::ranges;
-use crate::store::{Event, Pending, Store};
+use crate::store::Store;
 
 /// How far the end of a session has come.
 #[derive(Debug, Default)]
 pub(super) struct Finish {
     state: Mutex<State>,
     changed: Condvar,
-    /// Has the end begun? Held by whoever changes the tree meanwhile.
-    is_shut: RwLock<bool>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -43,13 +40,6 @@ pub(super) struct Outcome {
 impl Finish {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Holds off the end of the session while the tree is changed; `None` where it has begun. What a
-    /// connection that was given up still held must not be written over what came after.
-    pub(super) fn hold_open(&self) -> Option<RwLockReadGuard<'_, bool>> {
-        let is_shut = self.is_shut.read().unwrap_or_else(PoisonError::into_inner);
-        (!*is_shut).then_some(is_shut)
     }
 
     /// Is the session being ended, or has it?
@@ -122,59 +112,25 @@ pub(super) fn finish(session: &Session, audit: &Audit<'_>, send: &mut dyn FnMut(
 }
 
 fn work(session: &Session, audit: &Audit<'_>, speaker: &mut Speaker<'_>) -> Outcome {
-    let store = &session.home.store;
-    *session.finish.is_shut.write().unwrap_or_else(PoisonError::into_inner) = true;
-    // Before folders get their times: a copy that comes late, or never, would change them when it goes.
-    session.discard_in_one_piece();
+    let (store, landing) = (&session.home.store, &session.landing);
     let mut failed = Vec::new();
-    let mut fail = |path: &RemotePath, reason: String| {
-        session.counts.failed.add(1);
-        audit.failed(path, &reason);
-        if failed.len() < FAILURES_KEPT_MAX {
-            // As the client knows it: below the session's folder.
-            failed.push((path.strip(&session.base).unwrap_or_else(RemotePath::root), reason));
-        }
-    };
-    for incoming in session.take_incoming() {
-        let path = incoming.path();
-        if session.is_published(path, incoming.identity()) {
-            // A late copy of a piece: the file is whole.
-            incoming.discard();
-            continue;
-        }
-        // What came of a file after it was voided is not missed.
-        if !incoming.is_published() && !session.is_voided(path, incoming.identity()) {
-            fail(path, format!("{} of its bytes never came", ranges::total(&incoming.missing())));
-        }
-    }
-    let pending = std::mem::take::<Pending>(&mut session.pending.lock().unwrap_or_else(PoisonError::into_inner));
-    let applied = pending.apply(store, &session.made, session.on_existing(), &mut |event| {
-        match event {
-            Event::Made(entry) if matches!(entry.kind, Kind::Directory { .. }) => {}
-            Event::Made(entry) => {
-                session.counts.links.add(1);
-                audit.made_link(&entry.path);
+    let mut tell = |end: End<'_>| match end {
+        End::Linked(path) => audit.made_link(path),
+        End::Failed(path, reason) => {
+            audit.failed(path, &reason);
+            if failed.len() < FAILURES_KEPT_MAX {
+                // As the client knows it: below the session's folder.
+                failed.push((path.strip(&landing.base).unwrap_or_else(RemotePath::root), reason));
             }
-            Event::Failed(path, reason) => fail(path, reason),
-            // A folder that was there before may be somebody else's.
-            Event::Noted(path, _) if *path == session.base && !session.is_new => {}
-            Event::Noted(path, note) => fail(path, format!("is there, but {note}")),
         }
-        speaker.beat();
-    });
-    if let Err(error) = applied {
-        fail(&session.base, format!("not all links and folders are as they should be: {error}"));
-    }
-    if session.open.syncs
-        && let Err(error) = sync(store, speaker)
-    {
-        fail(&session.base, format!("not all is known to be on disk: {error}"));
-    }
-    Outcome { failed, totals: session.totals() }
+        End::Going => speaker.beat(),
+    };
+    landing.end(store, &mut tell, |tell| sync(store, tell));
+    Outcome { failed, totals: landing.counts.totals() }
 }
 
 /// Syncs, which may take minutes, and says now and then that it goes on.
-fn sync(store: &Store, speaker: &mut Speaker<'_>) -> anyhow::Result<()> {
+fn sync(store: &Store, tell: &mut dyn FnMut(End<'_>)) -> anyhow::Result<()> {
     let (done, changed) = (Mutex::new(false), Condvar::new());
     thread::scope(|scope| {
         let syncing = thread::Builder::new().name("sync".to_owned()).spawn_scoped(scope, || {
@@ -188,7 +144,7 @@ fn sync(store: &Store, speaker: &mut Speaker<'_>) -> anyhow::Result<()> {
             is_done = changed.wait_timeout(is_done, HEARTBEAT).unwrap_or_else(PoisonError::into_inner).0;
             if !*is_done {
                 drop(is_done);
-                speaker.beat();
+                tell(End::Going);
                 is_done = done.lock().unwrap_or_else(PoisonError::into_inner);
             }
         }

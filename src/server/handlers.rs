@@ -3,21 +3,20 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use super::audit::Audit;
 use super::session::Session;
 use crate::digest::Digest;
-use crate::entry::{Entry, Identity, Kind};
-use crate::limits::{HEARTBEAT, JOURNALED_LEN_MIN, WANTED_RANGES_MAX};
+use crate::entry::Entry;
+use crate::landing::{NotTaken, Taker};
+use crate::limits::HEARTBEAT;
 use crate::net;
 use crate::path::Escaped;
-use crate::protocol::{Answer, Known, Names, Put, Reply, Status, Wanted};
-use crate::pump::{self, Block, Ended, Inbox, PumpError, Run, Times};
-use crate::ranges;
+use crate::protocol::{Answer, Known, Names, Put, Reply, Status};
+use crate::pump::{self, Inbox, PumpError, Times};
 use crate::stop::Stop;
-use crate::store::{self, Folders, Incoming, Joined, State, Store, There};
+use crate::store::{self, Folders, Store, There};
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -123,18 +122,7 @@ pub(super) fn write(
 
 /// Which of these files are there already.
 pub(super) fn have(folders: &mut Folders, session: &Session, batch: &[Known]) -> Reply {
-    let mut is_there = |known: &Known| {
-        let path = session.base.join(&known.path).map_err(store::Error::from)?;
-        let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
-        if session.open.is_dry {
-            Ok(if session.home.store.has_as_is(folders, &path, &identity)? { There::Yes } else { There::No })
-        } else {
-            session.home.store.has(folders, &path, &identity, &known.attributes)
-        }
-    };
-    let Some(_open) = session.finish.hold_open() else { return Reply::Had(vec![false; batch.len()]) };
-    // What can't be looked at is sent, and refused by name if it can't be written either.
-    let there: Vec<There> = batch.iter().map(|known| is_there(known).unwrap_or(There::No)).collect();
+    let there = session.landing.have(&session.home.store, folders, batch);
     let are = |what| there.iter().map(|there| *there == what).collect();
     if there.contains(&There::InDoubt) {
         return Reply::Doubted { had: are(There::Yes), doubtful: are(There::InDoubt) };
@@ -144,23 +132,21 @@ pub(super) fn have(folders: &mut Folders, session: &Session, batch: &[Known]) ->
 
 /// Has a file that is in doubt this digest?
 pub(super) fn verify(
-    stop: &Stop, folders: &mut Folders, session: &Session, (known, digest): (&Known, &[u8; 32]), stream: &mut impl Beating,
+    stop: &Stop, folders: &mut Folders, session: &Session, known: (&Known, &[u8; 32]), stream: &mut impl Beating,
 ) -> Answer {
-    let Some(_open) = session.finish.hold_open() else { return too_late() };
-    let Ok(path) = session.base.join(&known.path) else { return Answer::of(Status::Mismatched) };
-    let identity = Identity { size: known.size, mtime: known.mtime, tag: [0; 16] };
-    match session.home.store.verify(folders, &path, (&identity, digest), &known.attributes, &mut beating(stream, session, stop)) {
+    let mut going = beating(session, stop);
+    match session.landing.verify(&session.home.store, folders, known, &mut || going(stream)) {
         Ok(true) => Answer::of(Status::Had),
-        // What can't be read is sent anew.
-        Ok(false) | Err(_) => Answer::of(Status::Mismatched),
+        Ok(false) => Answer::of(Status::Mismatched),
+        Err(error) => refused(&error),
     }
 }
 
 /// Tells the other end now and then that work goes on; ends the work where the receiver or the job is to
 /// end, which would wait for it.
-fn beating(stream: &mut impl Beating, session: &Session, stop: &Stop) -> impl FnMut() -> io::Result<()> {
+pub(super) fn beating<S: Beating>(session: &Session, stop: &Stop) -> impl FnMut(&mut S) -> io::Result<()> {
     let mut spoke = Instant::now();
-    move || {
+    move |stream| {
         if stop.is_asked() {
             return Err(io::Error::other("this receiver is to end"));
         }
@@ -178,50 +164,21 @@ fn beating(stream: &mut impl Beating, session: &Session, stop: &Stop) -> impl Fn
 
 /// Takes note of a folder, which is made, or of a link.
 pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry, audit: &Audit<'_>) -> Answer {
-    let Some(_open) = session.finish.hold_open() else { return too_late() };
-    if session.open.is_dry {
-        return only_asking();
-    }
-    let store = &session.home.store;
-    let described = (|| {
-        let path = session.base.join(&entry.path)?;
-        let mut entry = Entry { path, ..entry.clone() };
-        match &mut entry.kind {
-            Kind::Directory { .. } if entry.path == session.base => {
-                // The root is the receiver's own, whoever sends into it.
-                if entry.path.is_root() && !session.is_new {
-                    return Ok(());
-                }
-                store.make_described_folder(folders, &entry.path)?;
-            }
-            Kind::Directory { .. } => {
-                store.make_described_folder(folders, &entry.path)?;
-                session.counts.folders.add(1);
-                audit.made_folder(&entry.path);
-            }
-            Kind::HardLink { to } => *to = session.base.join(to)?,
-            Kind::Symlink { .. } | Kind::File { .. } => {}
+    match session.landing.describe(&session.home.store, folders, entry) {
+        Ok(made) => {
+            made.iter().for_each(|path| audit.made_folder(path));
+            Answer::of(Status::Stored)
         }
-        session.pending.lock().unwrap_or_else(PoisonError::into_inner).add(&entry)
-    })();
-    match described {
-        Ok(()) => Answer::of(Status::Stored),
         Err(error) => {
-            audit.refused_entry(session, &entry.path, &error);
+            if matches!(error, NotTaken::Store(_)) {
+                audit.refused_entry(session, &entry.path, &error);
+            }
             refused(&error)
         }
     }
 }
 
-fn only_asking() -> Answer {
-    Answer { status: Status::Refused, reason: "this job is to change nothing".to_owned() }
-}
-
-fn too_late() -> Answer {
-    Answer { status: Status::Refused, reason: "the job has ended".to_owned() }
-}
-
-fn refused(error: &store::Error) -> Answer {
+fn refused(error: &NotTaken) -> Answer {
     Answer { status: Status::Refused, reason: error.to_string() }
 }
 
@@ -242,35 +199,12 @@ pub(super) trait Beating: io::Read {
 impl Receiver<'_> {
     /// Takes the payload that follows, from `inbox` and then from `stream`. Whatever is wrong with the
     /// file, the stream is at the next frame afterwards.
-    pub(super) fn put(mut self, inbox: &mut Inbox, stream: &mut impl Beating, put: &Put) -> Result<Reply, Ending> {
-        let size = put.file.identity.size;
-        let run = Run {
-            range: put.range.clone(),
-            size,
-            is_sparse: put.file.is_sparse,
-            checksum: self.session.open.checksum,
-            binding: put.binding,
-        };
+    pub(super) fn put(self, inbox: &mut Inbox, stream: &mut impl Beating, put: &Put) -> Result<Reply, Ending> {
+        let Self { stop, session, folders, audit } = self;
+        let taker = Taker { landing: &session.landing, store: &session.home.store, folders };
         let mut times = Times::default();
-        let before = Instant::now();
-        let found = self.find(put, stream);
-        times.file += before.elapsed();
-        let answer = match found {
-            Ok(incoming) => {
-                let taken = take(&incoming, self.session, inbox, stream, &run, &mut times);
-                if incoming.is_published() {
-                    self.session.home.store.note_published();
-                }
-                if is_in_one_piece(&put.range, put.file.identity.size) {
-                    self.session.note_ended(&incoming);
-                }
-                taken
-            }
-            Err(answer) => pump::blocks_to_file(inbox, stream, &run, &mut times, None).map(|_| Reply::Answer(answer)),
-        };
-        self.session.counts.verifying.add(times.digest);
-        self.session.counts.writing.add(times.file);
-        self.audit.put(self.session, put, &times, &answer);
+        let answer = taker.take(inbox, stream, put, &mut times, beating(session, stop), None);
+        audit.put(session, put, &times, &answer);
         answer.map_err(|error| {
             let what = format!("range {}..{} of {}", put.range.start, put.range.end, put.path);
             match error.kind() {
@@ -279,122 +213,4 @@ impl Receiver<'_> {
             }
         })
     }
-
-    /// The file that a range belongs to; or what is answered once the range was read and dropped.
-    fn find(&mut self, put: &Put, stream: &mut impl Beating) -> Result<Arc<Incoming>, Answer> {
-        let (session, identity) = (self.session, &put.file.identity);
-        let Some(_open) = session.finish.hold_open() else { return Err(too_late()) };
-        if session.open.is_dry {
-            return Err(only_asking());
-        }
-        let path = session.base.join(&put.path).map_err(|error| refused(&error.into()))?;
-        if session.is_voided(&path, identity) {
-            return Err(Answer::of(Status::Voided));
-        }
-        let on_existing = session.on_existing();
-        if is_in_one_piece(&put.range, identity.size) {
-            let begun = session.home.store.begin(self.folders, &path, &put.file, on_existing);
-            let incoming = Arc::new(begun.map_err(|error| refused(&error))?);
-            session.note_begun(&incoming);
-            return Ok(incoming);
-        }
-        // What is at its path may say something else by now: a time cut short, or a change by others.
-        if session.is_published(&path, identity) {
-            return Err(Answer::of(Status::Had));
-        }
-        let joined =
-            session.home.store.join(self.folders, &path, &put.file, on_existing, &mut beating(stream, session, self.stop));
-        match joined.map_err(|error| refused(&error))? {
-            Joined::Incoming(incoming) => {
-                session.keep(&incoming);
-                if session.is_voided(&path, identity) {
-                    session.let_go(&incoming);
-                    incoming.void();
-                    return Err(Answer::of(Status::Voided));
-                }
-                // It may have been published before this one was begun, and been noted since.
-                if session.is_published(&path, identity) {
-                    session.let_go(&incoming);
-                    incoming.discard();
-                    return Err(Answer::of(Status::Had));
-                }
-                Ok(incoming)
-            }
-            Joined::Had => Err(Answer::of(Status::Had)),
-        }
-    }
-}
-
-/// Does a file come in one piece, so that nobody else brings one and nothing of it is kept?
-fn is_in_one_piece(range: &Range<u64>, size: u64) -> bool {
-    *range == (0..size) && size <= JOURNALED_LEN_MIN
-}
-
-/// Writes what comes to an incoming file.
-fn take(
-    incoming: &Incoming, session: &Session, inbox: &mut Inbox, stream: &mut impl io::Read, run: &Run, times: &mut Times,
-) -> io::Result<Reply> {
-    let mut failed = None;
-    let mut blocks = incoming.begin_blocks(run.binding, run.checksum);
-    let mut write = |block: Block<'_>| {
-        if failed.is_none() {
-            failed = match block {
-                Block::Data(offset, bytes, digest) => blocks.write(offset, bytes, digest).err(),
-                Block::Hole(range) => blocks.leave_hole(range).err(),
-            };
-        }
-    };
-    let ended = pump::blocks_to_file(inbox, stream, run, times, Some(&mut write));
-    drop(blocks);
-    let ended = ended?;
-    let before = Instant::now();
-    let Some(_open) = session.finish.hold_open() else { return Ok(Reply::Answer(too_late())) };
-    let noted = match (failed, ended) {
-        (Some(error), _) => Err(error),
-        (None, Ended::Mismatched) => return Ok(Reply::Answer(Answer::of(Status::Mismatched))),
-        (None, Ended::Void) => {
-            // First the session: who is about to bring a piece looks there once more.
-            if run.range != (0..run.size) {
-                session.void(incoming);
-            }
-            incoming.void();
-            return Ok(Reply::Answer(Answer::of(Status::Voided)));
-        }
-        (None, Ended::Same) => incoming.note(run.range.clone()),
-    };
-    if noted.is_ok() {
-        session.counts.bytes.add(run.range.end - run.range.start);
-    }
-    let answer = match noted {
-        Ok(State::Stored) if run.range.is_empty() => return Ok(Reply::Wanted(wanted_of(incoming))),
-        Ok(State::Stored) => Answer::of(Status::Stored),
-        Ok(State::Published { note }) => {
-            if is_in_one_piece(&run.range, run.size) {
-                session.let_go(incoming);
-            } else {
-                session.note_published(incoming);
-            }
-            session.counts.files.add(1);
-            Answer { status: Status::Published, reason: note.unwrap_or_default() }
-        }
-        // Another connection brought the rest of it meanwhile, or was told that it changed.
-        Err(_) if incoming.is_published() || session.is_published(incoming.path(), incoming.identity()) => {
-            Answer::of(Status::Had)
-        }
-        Err(_) if incoming.is_voided() => Answer::of(Status::Voided),
-        Err(error) => {
-            incoming.abandon();
-            session.let_go(incoming);
-            refused(&error)
-        }
-    };
-    times.file += before.elapsed();
-    Ok(Reply::Answer(answer))
-}
-
-fn wanted_of(incoming: &Incoming) -> Wanted {
-    let mut ranges = incoming.missing();
-    let bytes = ranges::total(&ranges);
-    ranges.truncate(WANTED_RANGES_MAX);
-    Wanted { bytes, ranges }
 }

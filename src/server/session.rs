@@ -1,7 +1,6 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::ptr;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::Config;
 use super::finish::Finish;
 use super::homes::{Admitted, Home};
-use crate::entry::Identity;
-use crate::limits::{PUBLISHED_MAX, SESSION_LINGER, VOIDED_MAX};
+use crate::landing::{Landing, Rules};
+use crate::limits::SESSION_LINGER;
 use crate::path::RemotePath;
-use crate::progress::{Counter, Timer};
+use crate::progress::Counter;
 use crate::protocol::{BUSY, Credential, Open, Token, Totals};
 use crate::stop::Stop;
-use crate::store::{Event, Incoming, Made, OnExisting, Pending};
+use crate::store::Made;
 
 /// All sessions of a receiver.
 #[derive(Debug)]
@@ -38,25 +37,10 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// What the account was when it was opened.
     generation: i64,
-    /// The folder that its paths are below.
-    pub(super) base: RemotePath,
-    /// Was it made for this job?
-    pub(super) is_new: bool,
+    /// Where what it brings lands.
+    pub(super) landing: Landing,
     /// What the client asked for.
     pub(super) open: Open,
-    /// What waits for the end.
-    pub(super) pending: Mutex<Pending>,
-    /// The folders that were made for it and not described.
-    pub(super) made: Arc<Made>,
-    /// Files of which something is missing.
-    incoming: Mutex<HashMap<(RemotePath, Identity), Arc<Incoming>>>,
-    /// Files that come in one piece, while they come: one a connection at the most.
-    in_one_piece: Mutex<Vec<Arc<Incoming>>>,
-    /// Files whose source changed.
-    voided: Mutex<HashSet<(RemotePath, Identity)>>,
-    published: Mutex<Published>,
-    /// What was done.
-    pub(super) counts: Counts,
     connections: AtomicUsize,
     opened: Instant,
     /// When something was last done for it, in milliseconds since it was opened.
@@ -65,40 +49,6 @@ pub(super) struct Session {
     left: Mutex<Option<Instant>>,
     /// How it ends.
     pub(super) finish: Finish,
-}
-
-/// The files that came in pieces and were published last.
-#[derive(Debug, Default)]
-struct Published {
-    known: HashSet<(RemotePath, Identity)>,
-    in_order: VecDeque<(RemotePath, Identity)>,
-}
-
-impl Published {
-    fn add(&mut self, key: (RemotePath, Identity)) {
-        if !self.known.insert(key.clone()) {
-            return;
-        }
-        self.in_order.push_back(key);
-        if self.in_order.len() > PUBLISHED_MAX
-            && let Some(oldest) = self.in_order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-}
-
-/// What a session did, and where its time went.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) files: Counter,
-    pub(super) bytes: Counter,
-    pub(super) folders: Counter,
-    pub(super) links: Counter,
-    pub(super) failed: Counter,
-    pub(super) receiving: Timer,
-    pub(super) verifying: Timer,
-    pub(super) writing: Timer,
 }
 
 /// A connection's place in a session, left when dropped.
@@ -174,7 +124,7 @@ impl Sessions {
         let home = &admitted.home;
         let mut sessions = self.lock();
         if let Some(session) = sessions.get(&open.token) {
-            if !Arc::ptr_eq(&session.home, home) || session.base != base || session.open != open {
+            if !Arc::ptr_eq(&session.home, home) || session.landing.base != base || session.open != open {
                 return Err("another session has this token".to_owned());
             }
             return Ok((self.attach(session), true));
@@ -195,21 +145,14 @@ impl Sessions {
         let made = Arc::default();
         let is_new = make_base(&base, &made)?;
         let token = open.token;
+        let rules = Rules { checksum: open.checksum, keeps_old: open.keeps_old, syncs: open.syncs, is_dry: open.is_dry };
         self.opened.add(1);
         let session = Arc::new(Session {
             home: Arc::clone(home),
             number: self.opened.sum(),
             generation: admitted.generation,
-            base,
-            is_new,
+            landing: Landing::new(base, is_new, made, rules),
             open,
-            pending: Mutex::default(),
-            made,
-            incoming: Mutex::default(),
-            in_one_piece: Mutex::default(),
-            voided: Mutex::default(),
-            published: Mutex::default(),
-            counts: Counts::default(),
             connections: AtomicUsize::new(0),
             opened: Instant::now(),
             active_ms: AtomicU64::new(0),
@@ -281,11 +224,6 @@ const ENDED_FACTOR: usize = 16;
 const LOOK: Duration = Duration::from_millis(200);
 
 impl Session {
-    /// What happens to files that are there under the names of others.
-    pub(super) fn on_existing(&self) -> OnExisting {
-        if self.open.keeps_old { OnExisting::KeepAside } else { OnExisting::Replace }
-    }
-
     /// Why it must end before its time, if it must.
     pub(super) fn over(&self) -> Option<&'static str> {
         if self.is_idle.load(Ordering::Relaxed) { Some("nothing was done for too long") } else { self.home.over(self.generation) }
@@ -305,79 +243,9 @@ impl Session {
         }
     }
 
-    /// Keeps a file of which something is missing.
-    pub(super) fn keep(&self, incoming: &Arc<Incoming>) {
-        // One that was there may have ended with another session's trouble.
-        lock(&self.incoming).insert(key_of(incoming), Arc::clone(incoming));
-    }
-
-    /// Lets go of a file that is whole, or will never be.
-    pub(super) fn let_go(&self, incoming: &Incoming) {
-        lock(&self.incoming).remove(&key_of(incoming));
-    }
-
-    /// Notes a file whose source changed: what still comes of it does not count.
-    pub(super) fn void(&self, incoming: &Incoming) {
-        let mut voided = lock(&self.voided);
-        if voided.len() < VOIDED_MAX {
-            voided.insert(key_of(incoming));
-        }
-        drop(voided);
-        // After that: another connection may be about to begin it again.
-        self.let_go(incoming);
-    }
-
-    /// Did its source change?
-    pub(super) fn is_voided(&self, path: &RemotePath, identity: &Identity) -> bool {
-        let voided = lock(&self.voided);
-        !voided.is_empty() && voided.contains(&(path.clone(), *identity))
-    }
-
-    /// Notes a file that came in pieces and is whole: no piece of it is needed any more, whatever becomes of it there.
-    pub(super) fn note_published(&self, incoming: &Incoming) {
-        lock(&self.published).add(key_of(incoming));
-        self.let_go(incoming);
-    }
-
-    /// Was it published lately?
-    pub(super) fn is_published(&self, path: &RemotePath, identity: &Identity) -> bool {
-        lock(&self.published).known.contains(&(path.clone(), *identity))
-    }
-
-    /// Notes a file that comes in one piece, of which only its connection knows otherwise: the end of the
-    /// job is not to leave it behind.
-    pub(super) fn note_begun(&self, incoming: &Arc<Incoming>) {
-        lock(&self.in_one_piece).push(Arc::clone(incoming));
-    }
-
-    /// Notes that such a file comes no more, and removes it if it has not become whole.
-    pub(super) fn note_ended(&self, incoming: &Incoming) {
-        // Removed first: an end that does not find it here any more is not to run ahead of that.
-        incoming.discard();
-        let mut all = lock(&self.in_one_piece);
-        if let Some(at) = all.iter().position(|other| ptr::eq(Arc::as_ptr(other), incoming)) {
-            all.swap_remove(at);
-        }
-    }
-
-    /// Removes the files that come in one piece and are not whole. Whoever brings one may go on doing so.
-    pub(super) fn discard_in_one_piece(&self) {
-        let all = std::mem::take(&mut *lock(&self.in_one_piece));
-        all.iter().for_each(|incoming| incoming.discard());
-    }
-
-    /// Takes all files of which something is missing still.
-    pub(super) fn take_incoming(&self) -> Vec<Arc<Incoming>> {
-        lock(&self.incoming).drain().map(|(_, incoming)| incoming).collect()
-    }
-
     /// Gives folders that nobody described the usual mode, where no end of the job did.
     fn let_folders_go(&self) {
-        self.home.store.settle(&self.made, &mut |event| {
-            if let Event::Failed(path, why) = event {
-                tracing::warn!("the mode of {path}, made for a job that did not end: {why}");
-            }
-        });
+        self.landing.let_folders_go(&self.home.store);
     }
 
     /// Is it the one job where only one is served? Who asks what would be sent has sent nothing.
@@ -388,22 +256,6 @@ impl Session {
     /// Has it come to its end?
     pub(super) fn has_ended(&self) -> bool {
         self.finish.outcome().is_some()
-    }
-
-    /// What was done so far.
-    pub(super) fn totals(&self) -> Totals {
-        let counts = &self.counts;
-        let microseconds = |timer: &Timer| u64::try_from(timer.sum().as_micros()).unwrap_or(u64::MAX);
-        Totals {
-            files: counts.files.sum(),
-            bytes: counts.bytes.sum(),
-            folders: counts.folders.sum(),
-            links: counts.links.sum(),
-            failed: counts.failed.sum(),
-            receiving_us: microseconds(&counts.receiving),
-            verifying_us: microseconds(&counts.verifying),
-            writing_us: microseconds(&counts.writing),
-        }
     }
 
     /// Has nobody worked on it for so long that nobody will?
@@ -422,11 +274,6 @@ impl Drop for Attached<'_> {
         drop(sessions);
         self.sessions.changed.notify_all();
     }
-}
-
-/// Under which a session knows a file: another state of its source is another file.
-fn key_of(incoming: &Incoming) -> (RemotePath, Identity) {
-    (incoming.path().clone(), *incoming.identity())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
