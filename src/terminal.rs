@@ -97,7 +97,7 @@ pub struct Terminal {
 impl Terminal {
     /// Takes over the log. A bar is shown on a terminal only, and not to those who want it quiet.
     #[must_use]
-    pub fn for_send(loudness: Loudness) -> Self {
+    pub fn for_transfer(program: &'static str, loudness: Loudness) -> Self {
         let bar = if loudness != Loudness::Quiet && io::stderr().is_terminal() {
             let template = "{bar:24} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  ETA {eta}  {msg}";
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -106,7 +106,7 @@ impl Terminal {
             ProgressBar::hidden()
         };
         let terminal = Self { bar };
-        log_to(&terminal, loudness).event_format(Plain).init();
+        log_to(&terminal, loudness).event_format(Plain(program)).init();
         terminal
     }
 
@@ -175,18 +175,19 @@ fn log_to(terminal: &Terminal, loudness: Loudness) -> SubscriberBuilder<DefaultF
         .with_writer(terminal.clone())
 }
 
-/// Lines for someone who waits for them: what, and how bad, but not when.
-struct Plain;
+/// Lines of a program for someone who waits for them: what, and how bad, but not when.
+struct Plain(&'static str);
 
 impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> FormatEvent<S, DefaultFields> for Plain {
     fn format_event(
         &self, context: &FmtContext<'_, S, DefaultFields>, mut line: format::Writer<'_>, event: &tracing::Event<'_>,
     ) -> fmt::Result {
-        line.write_str(match *event.metadata().level() {
-            tracing::Level::ERROR => "send: error: ",
-            tracing::Level::WARN => "send: warning: ",
-            _ => "send: ",
-        })?;
+        let how = match *event.metadata().level() {
+            tracing::Level::ERROR => "error: ",
+            tracing::Level::WARN => "warning: ",
+            _ => "",
+        };
+        write!(line, "{}: {how}", self.0)?;
         context.field_format().format_fields(line.by_ref(), event)?;
         writeln!(line)
     }

@@ -23,7 +23,7 @@ use super::source::Source;
 use super::talk::{Talk, foreign, out_of_turn};
 use super::trouble::Trouble;
 use super::{NoteDigest, TellPath, leave_out};
-use crate::entry::{Entry, FileMeta, Kind};
+use crate::entry::{Entry, FileMeta, Identity, Kind};
 use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, FAILURES_KEPT_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
 use crate::net::dial::{Dialer, backoff};
@@ -361,7 +361,8 @@ impl<'a> Announcer<'a> {
             self.progress.unchanged_bytes.add(meta.identity.size);
             self.progress.done_files.add(1);
             self.progress.done_bytes.add(meta.identity.size);
-            note_there(self.digest, self.source, &path, &meta.identity, self.progress, self.stop);
+            let read = |path: &RemotePath, identity: &Identity| self.source.digest(path, identity, self.stop);
+            note_there(self.digest, &read, &path, &meta.identity, self.progress);
         } else {
             let is_in_parts = meta.identity.size > self.part_len;
             self.queue_file(path, meta, is_in_parts, &mut line.files);

@@ -3,16 +3,18 @@
 //! at the end, when nobody waits.
 
 use std::fmt;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plan::Sending;
-use super::source::Source;
 use super::{NoteDigest, leave_out};
 use crate::entry::Identity;
 use crate::limits::UNREAD_FILES_MAX;
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::stop::Stop;
+
+/// Reads a file of this machine, which is to have an identity, for its BLAKE3 digest.
+pub(super) type ReadDigest<'a> = &'a dyn Fn(&RemotePath, &Identity) -> io::Result<[u8; 32]>;
 
 /// The digests that are wanted of a run, if any are.
 pub(super) struct Digests<'a> {
@@ -47,21 +49,21 @@ impl<'a> Digests<'a> {
         }
     }
 
-    /// Reads the files whose digest is not known yet, until it is asked to stop.
-    pub(super) fn read(&self, source: &Source, progress: &Progress, stop: &Stop) {
+    /// Reads the files whose digest is not known yet.
+    pub(super) fn read(&self, read: ReadDigest<'_>, progress: &Progress) {
         let unread = std::mem::take(&mut *self.unread.lock().unwrap_or_else(PoisonError::into_inner));
         for file in unread {
-            note_there(self.note, source, &file.path, &file.meta.identity, progress, stop);
+            note_there(self.note, read, &file.path, &file.meta.identity, progress);
         }
     }
 }
 
 /// Tells `note` the digest of a file that is there, which is read for it.
 pub(super) fn note_there(
-    note: Option<NoteDigest<'_>>, source: &Source, path: &RemotePath, identity: &Identity, progress: &Progress, stop: &Stop,
+    note: Option<NoteDigest<'_>>, read: ReadDigest<'_>, path: &RemotePath, identity: &Identity, progress: &Progress,
 ) {
-    let Some(note) = note.filter(|_| !stop.is_asked()) else { return };
-    match source.digest(path, identity, stop) {
+    let Some(note) = note else { return };
+    match read(path, identity) {
         Ok(digest) => note(path, digest),
         Err(error) => leave_out(progress, path, &format!("is there, but its digest can't be made: {error}")),
     }

@@ -9,16 +9,19 @@ mod connection;
 mod create;
 mod digests;
 mod entries;
+mod fetch;
 mod filter;
 mod flight;
 mod keep;
 mod links;
+mod lister;
 mod live;
 mod login;
 mod lost;
 mod outcome;
 mod plan;
 mod process;
+mod pull;
 mod queue;
 mod refusals;
 mod sign_up;
@@ -40,6 +43,7 @@ pub use announce::Refused;
 pub use filter::{Filter, Rule};
 pub use login::Login;
 pub use process::serve_parent;
+pub use pull::{Pull, pull};
 pub use sign_up::sign_up;
 pub use source::lands_in_itself;
 pub use walk::Look;
@@ -63,7 +67,7 @@ use process::Process;
 use queue::Queue;
 use source::Source;
 use walk::Walk;
-use worker::Worker;
+use worker::{Way, Worker};
 
 /// A token, or another secret, that nobody can guess.
 ///
@@ -129,12 +133,17 @@ impl Target {
     fn chunk_len(&self, length: u64) -> u64 {
         match self {
             Self::InPlace(_) => length.min(WRITE_NUMBER_MAX),
-            // BLAKE3 of a file comes from blocks that are aligned to it.
-            Self::Session(open) if open.checksum == Checksum::Blake3 => {
-                length.checked_next_multiple_of(BLOCK_LEN as u64).unwrap_or(u64::MAX / 2)
-            }
-            Self::Session(_) => length,
+            Self::Session(open) => chunk_len(open.checksum, length),
         }
+    }
+}
+
+/// The length of chunks that travel in blocks, where the user asked for `length`.
+fn chunk_len(checksum: Checksum, length: u64) -> u64 {
+    match checksum {
+        // BLAKE3 of a file comes from blocks that are aligned to it.
+        Checksum::Blake3 => length.checked_next_multiple_of(BLOCK_LEN as u64).unwrap_or(u64::MAX / 2),
+        _ => length,
     }
 }
 
@@ -263,7 +272,7 @@ fn attempt(
     };
     let report = |outcomes| queue.settle(outcomes);
     let worker = Worker {
-        source: &source,
+        way: Way::Out(&source),
         session: &session,
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
@@ -274,7 +283,7 @@ fn attempt(
         live: &live,
         stop: &over,
     };
-    let crew = Crew { job, target, watcher, is_first, queue: &queue, worker, live: &control_live, stop };
+    let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, live: &control_live, stop };
     let ended = thread::scope(|scope| {
         let ended = crew.work(scope, walk, first, &done);
         queue.abort();
@@ -289,6 +298,7 @@ fn attempt(
 #[derive(Clone, Copy)]
 struct Crew<'a> {
     job: &'a Job,
+    source: &'a Source,
     target: &'a Target,
     watcher: &'a Watcher<'a>,
     is_first: bool,
@@ -375,7 +385,7 @@ impl<'a> Crew<'a> {
         });
         // The receiver has all it needs: nobody waits while this is read.
         if let Ok(Some(_)) = last_word {
-            self.queue.read_for_digests(self.worker.source, self.stop);
+            self.queue.read_for_digests(&|path, identity| self.source.digest(path, identity, self.stop));
         }
         Ok(last_word)
     }
@@ -398,10 +408,10 @@ impl<'a> Crew<'a> {
     }
 
     fn announcer(&self, open: &'a Open) -> Announcer<'a> {
-        let Worker { source, dialer, progress, .. } = self.worker;
+        let Worker { dialer, progress, .. } = self.worker;
         let Watcher { digest, dry, .. } = *self.watcher;
         let part_len = self.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
-        let (queue, live, stop) = (self.queue, self.live, self.stop);
+        let (source, queue, live, stop) = (self.source, self.queue, self.live, self.stop);
         Announcer { open, login: &self.job.login, source, dialer, queue, progress, live, stop, part_len, digest, dry }
     }
 
@@ -438,46 +448,54 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Starts workers as there is work for them: the threads of this process, then child processes.
-    /// Returns when there is nothing more to do.
     fn start_workers<'scope>(&self, scope: &'scope Scope<'scope, 'a>) -> anyhow::Result<()> {
         let (job, queue, worker) = (self.job, self.queue, self.worker);
-        let (thread_num, process_num) = match job.program {
-            Some(_) => (job.thread_num, job.process_num),
-            None => (job.thread_num.saturating_mul(job.process_num), 1),
+        let thread_num = job.thread_num;
+        let Some(program) = &job.program else {
+            return start_workers(scope, queue, worker, (thread_num.saturating_mul(job.process_num), 1), |_| Ok(()));
         };
-        let (mut threads, mut processes) = (0, 1);
-        loop {
-            let enough_work = if threads < thread_num {
-                Some(GROW_THREAD_BYTES)
-            } else {
-                (processes < process_num).then_some(GROW_PROCESS_BYTES)
-            };
-            match queue.wait_event(enough_work) {
-                Event::Finished => return Ok(()),
-                Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the receiver went away: {why}"),
-                Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
-                Event::Backlog if threads < thread_num => {
-                    let holder = queue.enter(1);
-                    let worker = Worker { holder, ..worker };
-                    named(scope, &format!("w{threads}"), move || {
-                        queue.leave(holder, worker.run().err());
-                    })?;
-                    threads += 1;
+        start_workers(scope, queue, worker, (thread_num, job.process_num), |number| {
+            match Process::start(program, setup(job, self.source, &worker), job.length) {
+                Ok(process) => {
+                    worker.progress.processes.add(1);
+                    let holder = queue.enter(thread_num);
+                    let feed = move || queue.leave(holder, process.feed(holder, queue, worker.progress).err());
+                    named(scope, &format!("p{number}"), feed).map(drop)
                 }
-                Event::Backlog => {
-                    let Some(program) = &job.program else { continue };
-                    processes += 1;
-                    match Process::start(program, setup(job, &worker), job.length) {
-                        Ok(process) => {
-                            worker.progress.processes.add(1);
-                            let holder = queue.enter(thread_num);
-                            let feed = move || queue.leave(holder, process.feed(holder, queue, worker.progress).err());
-                            named(scope, &format!("p{processes}"), feed)?;
-                        }
-                        Err(error) => tracing::warn!("one process less: {error:#}"),
-                    }
+                Err(error) => {
+                    tracing::warn!("one process less: {error:#}");
+                    Ok(())
                 }
+            }
+        })
+    }
+}
+
+/// Starts workers as there is work for them: the threads of this process, then further processes, which
+/// `start_process` does. Returns when there is nothing more to do.
+fn start_workers<'scope, 'a: 'scope>(
+    scope: &'scope Scope<'scope, '_>, queue: &'a Queue<'a>, worker: Worker<'a>, (thread_num, process_num): (usize, usize),
+    start_process: impl Fn(usize) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let (mut threads, mut processes) = (0, 1);
+    loop {
+        let enough_work =
+            if threads < thread_num { Some(GROW_THREAD_BYTES) } else { (processes < process_num).then_some(GROW_PROCESS_BYTES) };
+        match queue.wait_event(enough_work) {
+            Event::Finished => return Ok(()),
+            Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the receiver went away: {why}"),
+            Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
+            Event::Backlog if threads < thread_num => {
+                let holder = queue.enter(1);
+                let worker = Worker { holder, ..worker };
+                named(scope, &format!("w{threads}"), move || {
+                    queue.leave(holder, worker.run().err());
+                })?;
+                threads += 1;
+            }
+            Event::Backlog => {
+                processes += 1;
+                start_process(processes)?;
             }
         }
     }
@@ -501,10 +519,10 @@ fn named<'scope, T: Send + 'scope>(
     thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)
 }
 
-fn setup(job: &Job, worker: &Worker<'_>) -> Setup {
+fn setup(job: &Job, source: &Source, worker: &Worker<'_>) -> Setup {
     use std::os::unix::ffi::OsStrExt as _;
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (is_tree, path) = match worker.source {
+    let (is_tree, path) = match source {
         Source::Tree(top) => (true, top.path()),
         Source::File(file) => (false, file.as_path()),
     };

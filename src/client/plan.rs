@@ -190,6 +190,12 @@ impl Chunk {
         self.refusals > 0
     }
 
+    /// Is it the question what of its file is missing?
+    #[must_use]
+    pub(super) fn is_question(&self) -> bool {
+        self.range.is_empty() && self.file.meta.identity.size > 0
+    }
+
     /// Bytes of the range.
     #[must_use]
     pub(super) fn bytes(&self) -> u64 {

@@ -22,7 +22,7 @@ use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::queue::Queue;
 use super::source::Source;
-use super::worker::Worker;
+use super::worker::{Way, Worker};
 use crate::limits::{CHILD_CHUNKS_MAX, CHILD_END_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
 use crate::net::dial::Dialer;
 use crate::net::tls::{Client, Fingerprint};
@@ -336,7 +336,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let output = Mutex::new(output);
     let report = |outcomes: Vec<(Chunk, Outcome)>| report_to_parent(&output, &progress, outcomes);
     let worker = Worker {
-        source: &source,
+        way: Way::Out(&source),
         session: &setup.session,
         wants_subtrees: setup.wants_subtrees,
         dialer: &dialer,

@@ -6,18 +6,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::digests::Digests;
+use super::digests::{Digests, ReadDigest};
 use super::flight::{Flight, Holder};
 use super::lost::Lost;
 use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
 use super::plan::{Chunk, Rest, Sending};
 use super::refusals::{GivenUp, Refusals};
-use super::source::Source;
 use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REPEAT_POLL};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::Wanted;
-use crate::stop::Stop;
 
 /// Files waiting at which one who waits for room is told that there is some.
 const QUEUE_FILES_LOW: usize = QUEUE_FILES_MAX / 4 * 3;
@@ -156,6 +154,12 @@ impl<'a> Queue<'a> {
                 }
             }
         }
+    }
+
+    /// Would a file that is pushed have to wait?
+    #[must_use]
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().rests.len() >= QUEUE_FILES_LOW
     }
 
     /// Is nothing more to be done?
@@ -349,7 +353,7 @@ impl<'a> Queue<'a> {
 
     /// Counts what the receiver has.
     fn confirm(&self, state: &mut State, chunk: Chunk) {
-        let is_question = chunk.range.is_empty() && chunk.file.meta.identity.size > 0;
+        let is_question = chunk.is_question();
         let file = &chunk.file;
         let bytes = if file.is_whole() { u64::MAX } else { chunk.bytes() };
         self.progress.done_bytes.add(file.find(bytes));
@@ -403,8 +407,8 @@ impl<'a> Queue<'a> {
 
     /// Reads the files that are whole and whose digest is wanted and not known. To be asked when all
     /// is settled.
-    pub(super) fn read_for_digests(&self, source: &Source, stop: &Stop) {
-        self.digests.read(source, self.progress, stop);
+    pub(super) fn read_for_digests(&self, read: ReadDigest<'_>) {
+        self.digests.read(read, self.progress);
     }
 
     /// May the file at `path` not have arrived? To be asked when all is settled.

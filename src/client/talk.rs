@@ -10,7 +10,7 @@ use super::trouble::Trouble;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::dial::Dialer;
 use crate::net::tls::Client;
-use crate::protocol::{Features, Open, Reply, v2};
+use crate::protocol::{Features, Open, Reply, Session, v2};
 use crate::pump::{Inbox, Outbox};
 
 /// A stream, what waits to be sent over it, and what came.
@@ -91,6 +91,23 @@ impl<'a> Talk<'a> {
         };
         self.stream.handle().limit_waits(dialer.stall())?;
         Ok(opened)
+    }
+
+    /// Joins a session that is open.
+    ///
+    /// # Errors
+    /// As [`Talk::open`].
+    pub(super) fn join(&mut self, dialer: &Dialer, session: &Session) -> Result<(), Trouble> {
+        let mut bytes = Vec::new();
+        let replies = session.encode_start(&mut bytes);
+        self.say(&bytes)?;
+        self.flush()?;
+        for _ in 0..replies {
+            if let Reply::Refused(why) = self.next_reply(dialer)? {
+                return Err(Trouble::Fatal(Refused(why).into()));
+            }
+        }
+        Ok(())
     }
 
     /// The next reply, waited for.

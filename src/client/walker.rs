@@ -190,7 +190,7 @@ impl<'a> Walker<'a> {
             FileType::RegularFile => {
                 let first = if keeps_metadata && seen.stx_nlink > 1 {
                     let (device, inode) = id_of(seen);
-                    self.links.meet(device, inode, seen.stx_nlink, path)
+                    self.links.meet(u128::from(device) << 64 | u128::from(inode), seen.stx_nlink, path)
                 } else {
                     None
                 };

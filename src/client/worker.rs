@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::connection::{Connection, Sent, is_refusal};
+use super::fetch::{Fetch, Site};
 use super::flight::Holder;
 use super::live::Live;
 use super::outcome::{GaveUp, Outcome, Taken, Wait};
@@ -20,8 +21,8 @@ use crate::stop::Stop;
 /// What a worker works with; all of it is shared with the others.
 #[derive(Clone, Copy)]
 pub(super) struct Worker<'a> {
-    /// The files.
-    pub(super) source: &'a Source,
+    /// Which way content goes.
+    pub(super) way: Way<'a>,
     /// What connections say at their start, and how they carry ranges.
     pub(super) session: &'a Session,
     /// Are BLAKE3 values wanted?
@@ -42,10 +43,58 @@ pub(super) struct Worker<'a> {
     pub(super) stop: &'a Stop,
 }
 
+/// Which way content goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Way<'a> {
+    /// Out of these files.
+    Out(&'a Source),
+    /// In, to where it lands.
+    In(Site<'a>),
+}
+
+/// A connection that content goes over.
+enum Line<'a> {
+    Out(Box<Connection<'a>>),
+    In(Box<Fetch<'a>>),
+}
+
+/// Takes what became of chunks.
+type Report<'a> = &'a dyn Fn(Vec<(Chunk, Outcome)>);
+
+impl Line<'_> {
+    fn unanswered(&self) -> usize {
+        match self {
+            Self::Out(connection) => connection.unanswered(),
+            Self::In(fetch) => fetch.unanswered(),
+        }
+    }
+
+    fn wait(&mut self, report: Report<'_>) -> io::Result<usize> {
+        match self {
+            Self::Out(connection) => connection.wait(report),
+            Self::In(fetch) => fetch.wait(report),
+        }
+    }
+
+    fn reset(self) -> Vec<Chunk> {
+        match self {
+            Self::Out(connection) => connection.reset(),
+            Self::In(fetch) => fetch.reset(),
+        }
+    }
+
+    fn give_up(self, report: Report<'_>) -> (Vec<Chunk>, Option<io::Error>) {
+        match self {
+            Self::Out(connection) => connection.give_up(report),
+            Self::In(fetch) => (fetch.give_up(), None),
+        }
+    }
+}
+
 /// What a worker holds: it has none of it at first, and loses it when something breaks.
 #[derive(Default)]
 struct Hands<'a> {
-    connection: Option<Connection<'a>>,
+    line: Option<Line<'a>>,
     file: Option<(Arc<Sending>, File)>,
     /// Connections that broke since the last confirmation.
     broken_in_a_row: u32,
@@ -59,16 +108,16 @@ impl<'a> Worker<'a> {
     pub(super) fn run(&self) -> Result<(), GaveUp> {
         let mut hands = Hands::default();
         loop {
-            match &mut hands.connection {
-                Some(connection) if connection.unanswered() > 0 => match (self.take)(self.holder, Wait::No) {
+            match &mut hands.line {
+                Some(line) if line.unanswered() > 0 => match (self.take)(self.holder, Wait::No) {
                     Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
                     Taken::Nothing | Taken::Finished => {
-                        let received = connection.wait(self.report);
+                        let received = line.wait(self.report);
                         self.check(&mut hands, received)?;
                     }
                 },
-                connection => {
-                    if connection.is_none() && hands.broken_in_a_row > 0 {
+                line => {
+                    if line.is_none() && hands.broken_in_a_row > 0 {
                         // Others may do meanwhile what it would hold.
                         self.stop.wait(backoff(hands.broken_in_a_row).min(BACKOFF_MAX / 4));
                     }
@@ -88,9 +137,32 @@ impl<'a> Worker<'a> {
             (self.report)(vec![(chunk, Outcome::Lost)]);
             return Ok(());
         }
+        match self.way {
+            Way::Out(source) => self.send_from(source, hands, chunk, alone),
+            Way::In(site) => self.ask_for(site, hands, chunk, alone),
+        }
+    }
+
+    /// Asks for a chunk, or finds out here what of its file is missing.
+    fn ask_for(&self, site: Site<'a>, hands: &mut Hands<'a>, chunk: Chunk, alone: bool) -> Result<(), GaveUp> {
+        if chunk.is_question() {
+            let going = || if self.stop.is_asked() { Err(io::Error::other("stopped")) } else { Ok(()) };
+            let outcome = site.ask(&chunk, going);
+            (self.report)(vec![(chunk, outcome)]);
+            return Ok(());
+        }
+        let Some(chunk) = self.need_line(hands, chunk)? else { return Ok(()) };
+        let Some(Line::In(fetch)) = &mut hands.line else { return Ok(()) };
+        fetch.ask(chunk);
+        let result = if alone || !fetch.has_room() { fetch.wait(self.report) } else { Ok(0) };
+        self.check(hands, result).map(drop)
+    }
+
+    /// Sends a chunk of the source.
+    fn send_from(&self, source: &Source, hands: &mut Hands<'a>, chunk: Chunk, alone: bool) -> Result<(), GaveUp> {
         if hands.file.as_ref().is_none_or(|(sending, _)| !Arc::ptr_eq(sending, &chunk.file)) {
             let _reading = self.progress.waits.reading.start();
-            match self.source.open(&chunk.file.path) {
+            match source.open(&chunk.file.path) {
                 Ok(file) => hands.file = Some((Arc::clone(&chunk.file), file)),
                 Err(error) => {
                     let reason = describe_open_error(&error);
@@ -99,22 +171,8 @@ impl<'a> Worker<'a> {
                 }
             }
         }
-        if hands.connection.is_none() {
-            match self.connect() {
-                Ok(Some(connection)) => hands.connection = Some(connection),
-                Ok(None) => {
-                    hands.broken_in_a_row += 1;
-                    (self.report)(vec![(chunk, Outcome::Lost)]);
-                    return Ok(());
-                }
-                Err(error) => {
-                    (self.report)(vec![(chunk, Outcome::Lost)]);
-                    let why = GaveUp::Unreachable(format!("{:#}", anyhow::Error::from(error)));
-                    return if self.stop.is_asked() { Ok(()) } else { Err(why) };
-                }
-            }
-        }
-        let (Some(connection), Some((_, file))) = (&mut hands.connection, &hands.file) else { return Ok(()) };
+        let Some(chunk) = self.need_line(hands, chunk)? else { return Ok(()) };
+        let (Some(Line::Out(connection)), Some((_, file))) = (&mut hands.line, &hands.file) else { return Ok(()) };
         let result = match connection.send(chunk, file) {
             Sent::Away if alone || !connection.has_room() => connection.wait(self.report),
             Sent::Away if connection.may_have_answers() => connection.receive(Wait::No, self.report),
@@ -128,7 +186,7 @@ impl<'a> Worker<'a> {
             Sent::Spoiled(chunk, reason) => {
                 hands.file = None;
                 (self.report)(vec![(chunk, Outcome::SourceFailed(reason))]);
-                if let Some(connection) = hands.connection.take() {
+                if let Some(Line::Out(connection)) = hands.line.take() {
                     self.put_back(connection.abandon(self.report), None);
                 }
                 return Ok(());
@@ -147,21 +205,51 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Sees to it that there is a connection for a chunk, which is given back; none where it is reported,
+    /// because there is no connection.
+    fn need_line(&self, hands: &mut Hands<'a>, chunk: Chunk) -> Result<Option<Chunk>, GaveUp> {
+        if hands.line.is_some() {
+            return Ok(Some(chunk));
+        }
+        match self.connect() {
+            Ok(Some(line)) => {
+                hands.line = Some(line);
+                return Ok(Some(chunk));
+            }
+            Ok(None) => hands.broken_in_a_row += 1,
+            Err(error) if !self.stop.is_asked() => {
+                (self.report)(vec![(chunk, Outcome::Lost)]);
+                return Err(GaveUp::Unreachable(format!("{:#}", anyhow::Error::from(error))));
+            }
+            Err(_) => {}
+        }
+        (self.report)(vec![(chunk, Outcome::Lost)]);
+        Ok(None)
+    }
+
     /// A new connection; none if it broke as soon as it was there.
-    fn connect(&self) -> Result<Option<Connection<'a>>, DialError> {
+    fn connect(&self) -> Result<Option<Line<'a>>, DialError> {
         let stream = self.dialer.dial_patiently(self.stop)?;
         self.progress.connections.add(1);
         let stream = self.live.register(stream);
-        let started = Connection::start(stream, self.session, self.wants_subtrees, &self.progress.waits);
+        let (session, waits) = (self.session, &self.progress.waits);
+        let started = match self.way {
+            Way::Out(_) => {
+                Connection::start(stream, session, self.wants_subtrees, waits).map(|connection| Line::Out(Box::new(connection)))
+            }
+            Way::In(site) => {
+                Fetch::start(stream, session, site, self.wants_subtrees, waits).map(|fetch| Line::In(Box::new(fetch)))
+            }
+        };
         Ok(started.inspect_err(|error| tracing::debug!("a connection to {} broke: {error}", self.dialer)).ok())
     }
 
     /// Sees everything answered that was sent; false when the connection broke over it.
     fn settle_all(&self, hands: &mut Hands<'a>) -> Result<bool, GaveUp> {
-        while let Some(connection) = &mut hands.connection
-            && connection.unanswered() > 0
+        while let Some(line) = &mut hands.line
+            && line.unanswered() > 0
         {
-            let received = connection.wait(self.report);
+            let received = line.wait(self.report);
             if !self.check(hands, received)? {
                 return Ok(false);
             }
@@ -181,15 +269,15 @@ impl<'a> Worker<'a> {
                 Ok(true)
             }
             Err(mut error) => {
-                if let Some(connection) = hands.connection.take() {
+                if let Some(line) = hands.line.take() {
                     if self.stop.is_asked() {
                         // It was shut down from here.
-                        self.put_back(connection.reset(), None);
+                        self.put_back(line.reset(), None);
                         return Ok(false);
                     }
                     tracing::debug!("a connection to {} broke: {error}", self.dialer);
                     self.progress.lost_connections.add(1);
-                    let (unanswered, refusal) = connection.give_up(self.report);
+                    let (unanswered, refusal) = line.give_up(self.report);
                     error = refusal.unwrap_or(error);
                     self.put_back(unanswered, Some(&error));
                 }

@@ -362,6 +362,17 @@ impl Session {
         }
     }
 
+    /// Adds the request for a range of a file; says how its content will come.
+    pub fn encode_read(&self, bytes: &mut Vec<u8>, path: &RemotePath, file: &FileMeta, range: &Range<u64>) -> Payload {
+        match self {
+            Self::V1 { .. } => Payload::Plain,
+            Self::V2 { checksum, .. } => {
+                let binding = v2::request::encode_read(bytes, path, &file.identity, file.is_sparse, range);
+                Payload::Blocks(*checksum, binding)
+            }
+        }
+    }
+
     /// Decodes the next answer to a range whose MD5, where it travels plain, is `digest`.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 
-use rustix::fs::{FileType, Mode, Statx};
+use rustix::fs::{FileType, Mode, OFlags, Statx};
 use rustix::io::Errno;
 
 use super::attributes::{self, MODE_MASK, Notes};
@@ -97,6 +97,26 @@ impl Store {
             tracing::debug!("{path} stays in doubt: it is somebody else's");
         }
         Ok(has_seen(&stat, &folder, path, identity, attributes))
+    }
+}
+
+impl Store {
+    /// The BLAKE3 digest of the regular file at `path`, which has this size and time. `going` is called now
+    /// and then; what it says ends that.
+    ///
+    /// # Errors
+    /// It is another one, or can't be read; that of `going`.
+    pub fn digest_of(
+        &self, path: &RemotePath, identity: &Identity, going: &mut dyn FnMut() -> io::Result<()>,
+    ) -> Result<[u8; 32], Error> {
+        let file = jail::open_file(self.root.as_fd(), path, OFlags::RDONLY).map_err(|errno| refusal(path, "open", errno))?;
+        let is_this = || jail::look_at(file.as_fd()).is_ok_and(|stat| is_same(&stat, identity));
+        let changed = || Error::Refused { path: path.clone(), what: "not what it was" };
+        if !is_this() {
+            return Err(changed());
+        }
+        let digest = hash_file(&file, going).map_err(|source| Error::Io { path: path.clone(), act: "read", source })?;
+        if is_this() { Ok(digest) } else { Err(changed()) }
     }
 }
 

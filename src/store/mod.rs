@@ -63,7 +63,7 @@ pub use join::Joined;
 pub use journal::Journal;
 pub use leftovers::Leftover;
 pub use made::Made;
-pub use pending::Pending;
+pub use pending::{Pending, Spool};
 pub use quota::{Ledger, Limits, Refusal, Reservation, Usage};
 pub use records::BootId;
 pub use survey::{Survey, survey};

@@ -73,7 +73,7 @@ pub(super) enum Order {
 /// Records in blocks. Each block of the file stands between two copies of its length (4 bytes), so that
 /// it can be read from either end; each record in it follows its own.
 #[derive(Debug, Default)]
-pub(super) struct Spool {
+pub struct Spool {
     block: Vec<u8>,
     file: Option<File>,
     file_len: u64,
@@ -86,7 +86,11 @@ impl Spool {
         self.block.is_empty() && self.file_len == 0
     }
 
-    fn push(&mut self, record: &[u8]) -> io::Result<()> {
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn push(&mut self, record: &[u8]) -> io::Result<()> {
         if self.file_len > PENDING_LEN_MAX {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too much waits for the end"));
         }
@@ -107,6 +111,14 @@ impl Spool {
         self.file_len = self.file_len.saturating_add(bytes.len() as u64);
         self.block.clear();
         Ok(())
+    }
+
+    /// Hands all records to `take` in the order they were added, until it has enough.
+    ///
+    /// # Errors
+    /// What was kept can't be read back.
+    pub fn each(&self, take: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
+        self.read(Order::AsAdded, take)
     }
 
     /// Hands all records to `take`, until it has enough.

@@ -6,8 +6,11 @@ mod args;
 mod config;
 mod fence;
 mod incoming;
+mod pull;
 mod reload;
 mod service;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -41,6 +44,9 @@ use reload::Reload;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if pull::is_meant(&arguments) {
+        return pull::run(&arguments);
+    }
     let (args, matches) = parse(&arguments);
     let done = take_log(&args).and_then(|(level, lost)| match &args.command {
         None => run(&args, lost, |live, status| Reload { arguments, matches, live, level, status }),

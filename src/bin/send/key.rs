@@ -42,7 +42,7 @@ pub(crate) fn run() -> ExitCode {
     // Without the word itself.
     let words = std::env::args_os();
     let args = Args::parse_from(words.take(1).chain(std::env::args_os().skip(2)));
-    let _ = Terminal::for_send(Loudness::Normal);
+    let _ = Terminal::for_transfer("send", Loudness::Normal);
     let verdict = match make(&args) {
         Ok(()) => Verdict::Complete,
         Err(error) => {

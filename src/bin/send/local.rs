@@ -1,11 +1,11 @@
 //! `send` without `--server`: a receiver in this very process, on a socket that no one else can
 //! reach.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::thread;
 
 use anyhow::{Context as _, ensure};
@@ -17,26 +17,29 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
 use parallel_transfer::server::{self, Config, Homes, LiveConfig};
 use parallel_transfer::stop::Stop;
-use parallel_transfer::store::{Store, Umask, take_umask};
+use parallel_transfer::store::{Store, take_umask};
 
 use crate::args::Args;
+use crate::place;
 
 /// Copies `--file` to `--remote_dir` on this machine; says in `landed` where that is.
 pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let target = Path::new(&args.remote_dir);
     let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
     let shown = Escaped::path(target);
+    let transfer = &args.transfer;
     client::check_source(&args.file)?;
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());
     let umask = take_umask();
-    let (root, directory) = split(target, umask, args.dry_run).with_context(|| format!("can't make folder '{shown}'"))?;
+    let (root, directory) =
+        place::split(target, umask, transfer.dry_run).with_context(|| format!("can't make folder '{shown}'"))?;
     let mut store = Store::open(&root, umask).with_context(|| format!("can't write below '{}'", Escaped::path(&root)))?;
     // What was missing may have led elsewhere: `missing/../here`.
     ensure!(!client::lands_in_itself(&args.file, &store.path().join(&directory))?, itself());
     *landed = Escaped::path(&store.path().join(&directory)).to_string();
 
-    if !args.dry_run {
+    if !transfer.dry_run {
         let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
         store.keep_index_below(state_folder.as_deref());
     }
@@ -45,9 +48,9 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
     let mut job = args.job_to(
-        Dialer::to_local(socket, args.stall()).with_pace(args.wire.pace()),
+        Dialer::to_local(socket, transfer.stall()).with_pace(transfer.wire.pace()),
         Login::Nobody,
-        Target::Session(args.open(directory.as_os_str().as_bytes())?),
+        Target::Session(transfer.open(directory.as_os_str().as_bytes())?),
     )?;
     // One process owns what is written.
     job.program = None;
@@ -68,27 +71,6 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
             receiver.join().unwrap_or_else(|_| Err(io::Error::other("its thread failed"))).context("the receiving side failed");
         result.and_then(|()| served.map(drop))
     })
-}
-
-/// What is there of the path to `target`, and what is to be made below it. A path that leads through
-/// what is missing and up again is made here, unless nothing is to be changed.
-fn split(target: &Path, umask: Umask, is_dry: bool) -> io::Result<(PathBuf, PathBuf)> {
-    let absolute = std::path::absolute(target)?;
-    let there = absolute.ancestors().find(|path| path.is_dir()).unwrap_or_else(|| Path::new("/"));
-    let missing = absolute.strip_prefix(there).unwrap_or_else(|_| Path::new(""));
-    if missing.as_os_str().is_empty() {
-        // From the folder above, so that its own attributes can be kept as those of any folder.
-        let real = there.canonicalize()?;
-        return Ok(match (real.parent(), real.file_name()) {
-            (Some(above), Some(name)) if above.read_dir().is_ok() => (above.to_owned(), PathBuf::from(name)),
-            _ => (real, PathBuf::new()),
-        });
-    }
-    if is_dry || missing.components().all(|name| matches!(name, Component::Normal(_))) {
-        return Ok((there.to_owned(), missing.to_owned()));
-    }
-    DirBuilder::new().recursive(true).mode(umask.of(0o777)).create(target)?;
-    Ok((target.to_owned(), PathBuf::new()))
 }
 
 /// A folder that only this user may enter, with a path that a socket's name has room behind.

@@ -1,4 +1,4 @@
-//! The flags that say who the user is, and `send signup`.
+//! `send signup`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Parser;
-use parallel_transfer::client::{self, Login};
+use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::flags::parse_ip_version;
 use parallel_transfer::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
@@ -14,52 +14,11 @@ use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::Escaped;
-use parallel_transfer::secret::PASSWORD_VARIABLE;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::terminal::{self, Loudness, Terminal};
 
-use crate::secrets::{default_key, load_key, password};
+use crate::secrets::password;
 use crate::wire::Wire;
-
-/// Who the user is.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Who {
-    /// Log in to this account of the receiver: with --password_file, with --key, with the password in the
-    /// environment's PTF_PASSWORD, with the key that 'send key' made, or with a password that is asked for
-    #[arg(long, value_name = "NAME", requires = "server", conflicts_with = "plain")]
-    user: Option<String>,
-
-    /// The first line of this file is the password; '-' reads it from standard input
-    #[arg(long = "password_file", alias = "password-file", value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
-
-    /// Log in with the key in this file [default: ~/.config/parallel-transfer/id_ed25519, if it is there]
-    #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_file")]
-    key: Option<PathBuf>,
-}
-
-impl Who {
-    /// Who it is to a receiver that the user calls `host`.
-    pub(crate) fn login(&self, host: &str) -> anyhow::Result<Login> {
-        let Some(user) = self.user.clone() else { return Ok(Login::Nobody) };
-        let is_told = self.password_file.is_some() || std::env::var_os(PASSWORD_VARIABLE).is_some();
-        let key = match &self.key {
-            None if is_told => None,
-            None => default_key().ok().filter(|file| file.exists()),
-            Some(file) => Some(file.clone()),
-        };
-        Ok(match key {
-            Some(file) => {
-                tracing::debug!("logging in with the key '{}'", Escaped::path(&file));
-                Login::Key { user, key: load_key(&file)? }
-            }
-            None => {
-                let password = password(&user, host, self.password_file.as_deref())?;
-                Login::Password { user, password }
-            }
-        })
-    }
-}
 
 const EXAMPLES: &str = "\
 Example:
@@ -101,7 +60,7 @@ struct SignUp {
 pub(crate) fn sign_up() -> ExitCode {
     let words = std::env::args_os();
     let args = SignUp::parse_from(words.take(1).chain(std::env::args_os().skip(2)));
-    let _ = Terminal::for_send(Loudness::Normal);
+    let _ = Terminal::for_transfer("send", Loudness::Normal);
     let verdict = match args.run() {
         Ok(()) => Verdict::Complete,
         Err(error) => {

@@ -1,0 +1,10 @@
+//! What `send` and `recv` share: the flags of a transfer, and how one is run.
+
+pub(crate) mod drive;
+pub(crate) mod manifest;
+pub(crate) mod place;
+pub(crate) mod secrets;
+pub(crate) mod select;
+pub(crate) mod transfer;
+pub(crate) mod who;
+pub(crate) mod wire;
