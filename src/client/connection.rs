@@ -9,7 +9,6 @@ use std::ops::Range;
 use super::live::Registered;
 use super::outcome::{Outcome, Wait};
 use super::plan::Chunk;
-use super::source::identify;
 use crate::digest::Digest;
 use crate::entry::FileMeta;
 use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
@@ -18,6 +17,7 @@ use crate::path::RemotePath;
 use crate::progress::Waits;
 use crate::protocol::{Answer, Payload, Reply, Session, Status};
 use crate::pump::{self, Outbox, PumpError, Reading, Run, Times};
+use crate::store::identify;
 use crate::subtrees::Subtrees;
 
 /// A stream and what was sent over it without an answer yet.

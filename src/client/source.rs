@@ -1,21 +1,18 @@
 //! The files of the source tree: opened, and told apart from what they were.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Read as _};
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
-use twox_hash::XxHash3_128;
 
-use crate::digest::Digest;
-use crate::entry::{Identity, Time};
-use crate::limits::{MACHINE_ID_LEN_MAX, MACHINE_ID_LEN_MIN};
+use crate::entry::Identity;
 use crate::path::RemotePath;
 use crate::stop::Stop;
-use crate::store::hash_file;
+use crate::store::{hash_file, identify};
 
 /// How a source file is opened: follows no link and waits for nobody, whatever has taken its place.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -135,61 +132,6 @@ pub(super) fn look_at(open: impl AsFd) -> rustix::io::Result<Statx> {
     rustix::fs::statx(open, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
 
-/// The identity of a file in its present state.
-#[must_use]
-pub(super) fn identify(metadata: &Metadata) -> Identity {
-    let nanoseconds = |number: i64| u32::try_from(number).unwrap_or_default();
-    let changed = (metadata.ctime(), nanoseconds(metadata.ctime_nsec()));
-    let mtime = (metadata.mtime(), nanoseconds(metadata.mtime_nsec()));
-    Identity { size: metadata.size(), mtime, tag: tag_of(metadata.dev(), metadata.ino(), changed) }
-}
-
-/// The same from what the walk saw.
-#[must_use]
-pub(super) fn identify_seen(seen: &Statx) -> Identity {
-    let changed = (seen.stx_ctime.tv_sec, seen.stx_ctime.tv_nsec);
-    let mtime = (seen.stx_mtime.tv_sec, seen.stx_mtime.tv_nsec);
-    Identity { size: seen.stx_size, mtime, tag: tag_of(device_of(seen), seen.stx_ino, changed) }
-}
-
-/// The file system that a name is in.
-#[must_use]
-pub(super) fn device_of(seen: &Statx) -> u64 {
-    rustix::fs::makedev(seen.stx_dev_major, seen.stx_dev_minor)
-}
-
-/// Which file of which machine, in which state. It is asked for twice a file, and nobody gains by
-/// forging it: a fast hash will do.
-fn tag_of(device: u64, inode: u64, changed: Time) -> [u8; 16] {
-    let mut bytes = [0; 48];
-    bytes[..16].copy_from_slice(machine());
-    let numbers = [device, inode, changed.0.cast_unsigned(), u64::from(changed.1)];
-    for (place, number) in bytes[16..].chunks_exact_mut(8).zip(numbers) {
-        place.copy_from_slice(&number.to_be_bytes());
-    }
-    XxHash3_128::oneshot(&bytes).to_be_bytes()
-}
-
-/// What stands for this machine in a tag, so that equal inodes of two machines are two files. The
-/// id itself is not to leave the machine (machine-id(5)), and a fast hash might be turned back.
-fn machine() -> &'static [u8; 16] {
-    static MACHINE: OnceLock<[u8; 16]> = OnceLock::new();
-    MACHINE.get_or_init(|| {
-        let ids = ["/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
-        let id = ids.iter().find_map(|file| read_machine_id(Path::new(file)));
-        Digest::of(&[b"parallel-transfer ", &id.unwrap_or_default()[..]].concat()).0
-    })
-}
-
-/// An id from a file; `None` where there is none, or only a word instead (`uninitialized`).
-#[allow(clippy::disallowed_methods, reason = "it is no source file, and what is read has a bound")]
-fn read_machine_id(file: &Path) -> Option<Vec<u8>> {
-    let mut id = Vec::new();
-    File::open(file).ok()?.take(MACHINE_ID_LEN_MAX).read_to_end(&mut id).ok()?;
-    let id = id.trim_ascii();
-    (id.len() >= MACHINE_ID_LEN_MIN).then(|| id.to_vec())
-}
-
 /// What is there instead of a regular file, for a person.
 #[must_use]
 pub(super) fn describe_special(kind: FileType) -> &'static str {
@@ -224,6 +166,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::store::identify_seen;
 
     #[test]
     fn the_walk_and_the_worker_see_one_identity_until_the_file_changes() {
@@ -247,33 +190,5 @@ mod tests {
         fs::write(&path, "CoNtEnT").unwrap();
         source.open(&name).unwrap().set_modified(times).unwrap();
         assert_ne!(opened(&name).tag, after.tag);
-    }
-
-    #[test]
-    fn times_before_1970_and_every_number_count() {
-        let tags =
-            [tag_of(1, 2, (3, 4)), tag_of(2, 2, (3, 4)), tag_of(1, 3, (3, 4)), tag_of(1, 2, (-3, 4)), tag_of(1, 2, (3, 5))];
-        let different: std::collections::HashSet<_> = tags.iter().collect();
-        assert_eq!(different.len(), tags.len());
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let old = std::time::UNIX_EPOCH - std::time::Duration::from_millis(1500);
-        file.as_file().set_modified(old).unwrap();
-        let identity = identify(&file.as_file().metadata().unwrap());
-        assert_eq!(identity.mtime, (-2, 500_000_000));
-        assert_eq!(identity, identify_seen(&look_at(&file).unwrap()));
-    }
-
-    #[test]
-    fn a_machine_id_is_read_to_a_bound_and_may_be_missing() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let id = "0123456789abcdef0123456789abcdef";
-        for (content, read) in [(format!("{id}\n"), Some(id)), ("uninitialized\n".to_owned(), None), (String::new(), None)] {
-            fs::write(file.path(), content).unwrap();
-            assert_eq!(read_machine_id(file.path()).as_deref(), read.map(str::as_bytes));
-        }
-        fs::write(file.path(), "x".repeat(1000)).unwrap();
-        assert_eq!(read_machine_id(file.path()).unwrap().len() as u64, MACHINE_ID_LEN_MAX);
-        assert_eq!(read_machine_id(Path::new("/no/such/file")), None);
-        assert!(read_machine_id(Path::new("/proc/sys/kernel/random/boot_id")).is_some());
     }
 }

@@ -15,12 +15,13 @@ use rustix::io::Errno;
 use super::entries::Giver;
 use super::keep::Keeper;
 use super::links::Links;
-use super::source::{Top, describe_special, device_of, identify_seen, look_at, look_in, open_in};
+use super::source::{Top, describe_special, look_at, look_in, open_in};
 use super::walk::Look;
-use crate::entry::{Attributes, Entry, Kind, Time};
+use crate::entry::{Attributes, Entry, Kind};
 use crate::limits::{FOLDERS_WAITING_LEN_MAX, LISTING_LEN};
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
+use crate::store::{device_of, identify_seen, is_sparse, mtime_of};
 
 /// Nobody takes entries any more: `None` ends the walk.
 pub(super) type Going = Option<()>;
@@ -250,13 +251,7 @@ pub(super) fn send_entry(entry: Entry, giver: &mut Giver, progress: &Progress) -
 
 /// A regular file as it was seen.
 pub(super) fn file_kind(seen: &Statx, look: &Look) -> Kind {
-    const BLOCK_LEN: u64 = 512;
-    let is_sparse = look.keeps_metadata && seen.stx_blocks.saturating_mul(BLOCK_LEN) < seen.stx_size;
-    Kind::File { identity: identify_seen(seen), is_sparse }
-}
-
-fn mtime_of(seen: &Statx) -> Time {
-    (seen.stx_mtime.tv_sec, seen.stx_mtime.tv_nsec)
+    Kind::File { identity: identify_seen(seen), is_sparse: look.keeps_metadata && is_sparse(seen) }
 }
 
 fn push_name(path: &mut Vec<u8>, name: &[u8]) {
@@ -293,10 +288,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::filter::{Filter, Rule};
-    use super::super::source::identify;
     use super::super::walk::Walk;
     use super::*;
     use crate::client::entries::channel_of;
+    use crate::store::identify;
 
     /// All entries in their order, and those left out with their reasons.
     struct Walked {

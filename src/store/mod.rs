@@ -12,6 +12,7 @@ mod finish;
 mod folders;
 mod had;
 mod hash;
+mod identity;
 mod incoming;
 mod index;
 mod jail;
@@ -30,6 +31,7 @@ mod survey;
 mod temp;
 mod umask;
 mod usage;
+mod xattrs;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -58,6 +60,7 @@ pub use finish::Event;
 pub use folders::Folders;
 pub use had::There;
 pub use hash::hash_file;
+pub use identity::{device_of, identify, identify_seen, is_sparse, mtime_of};
 pub use incoming::{Incoming, State};
 pub use join::Joined;
 pub use journal::Journal;
@@ -68,6 +71,7 @@ pub use quota::{Ledger, Limits, Refusal, Reservation, Usage};
 pub use records::BootId;
 pub use survey::{Survey, survey};
 pub use umask::{Umask, take_umask};
+pub use xattrs::XattrReader;
 
 /// Why something was not done in the tree.
 #[derive(Debug, thiserror::Error)]

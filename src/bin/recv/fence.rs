@@ -39,9 +39,10 @@ const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 
 const READ: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
 
-/// What the system's libraries read, and what this program asks of its own process.
-const OF_SYSTEM: [&str; 6] =
-    ["/proc/self", "/proc/sys", "/sys/devices/system/cpu", "/dev/null", "/dev/urandom", "/etc/localtime"];
+/// What the system's libraries read, what this program asks of its own process, and what tells this machine's files
+/// from another's.
+const OF_SYSTEM: [&str; 7] =
+    ["/proc/self", "/proc/sys", "/sys/devices/system/cpu", "/dev/null", "/dev/urandom", "/etc/localtime", "/etc/machine-id"];
 
 impl Fence {
     /// Draws it around this thread and those that it starts. What is not there is left out.
