@@ -208,6 +208,12 @@ pub const LISTED_MAX: u64 = 1_000_000_000;
 /// Bytes of one part of a list, before its last name.
 pub const LIST_PAGE_LEN: usize = 32 * 1024;
 
+/// Bytes that a name takes in it, beside those of its name, of a link's target and of extended attributes.
+pub const LISTED_COST: usize = 64;
+
+/// Bytes of content between two looks at whether its job must end. A hole is a mark more for each.
+pub const CONTENT_STEP_LEN: u64 = 4 * 1024 * 1024;
+
 /// Bytes of the digest of a file, in any algorithm.
 pub const SUM_LEN_MAX: usize = 64;
 

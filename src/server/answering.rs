@@ -1,26 +1,31 @@
 //! A stream that is read for requests, and whose answers go out before it is waited for.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handlers;
 use super::session::Session;
-use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX};
+use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, SESSION_END_MAX};
 use crate::net::Stream;
 use crate::net::pace::Pace;
 use crate::protocol::{Reply, v2};
+use crate::pump::Outbox;
 
 /// A stream that never waits for its peer while the peer may be waiting for it.
 pub(super) struct Answering {
     pub(super) stream: Stream,
     /// Time spent waiting for bytes.
     pub(super) waited: Duration,
-    /// The rates that what is read may have: of all, and of the job's account.
+    /// The rates that content may have: of all, and of the job's account.
     paces: Vec<Arc<Pace>>,
     /// The job that it is read for.
     session: Option<Arc<Session>>,
     answers: Vec<u8>,
+    /// Content on its way, which goes before the answers; made with the first of it.
+    outbox: Option<Outbox>,
+    /// Did it break within content? What came now would be taken for a part of that.
+    is_torn: bool,
     /// Frames whose answers wait, and since when the first of them does.
     waiting: usize,
     since: Option<Instant>,
@@ -28,7 +33,17 @@ pub(super) struct Answering {
 
 impl Answering {
     pub(super) fn new(stream: Stream) -> Self {
-        Self { stream, waited: Duration::ZERO, paces: Vec::new(), session: None, answers: Vec::new(), waiting: 0, since: None }
+        Self {
+            stream,
+            waited: Duration::ZERO,
+            paces: Vec::new(),
+            session: None,
+            answers: Vec::new(),
+            outbox: None,
+            is_torn: false,
+            waiting: 0,
+            since: None,
+        }
     }
 
     /// From now on it is read for this job, at the rate of all, if there is one, and at its account's.
@@ -55,12 +70,82 @@ impl Answering {
     }
 
     pub(super) fn send_answers(&mut self) -> io::Result<()> {
-        if !self.answers.is_empty() {
+        if self.outbox.is_some() {
+            self.put(|outbox, stream| outbox.flush(stream))?;
+            self.since = None;
+        } else if !self.answers.is_empty() {
             self.stream.write_all(&self.answers)?;
             self.answers.clear();
             (self.waiting, self.since) = (0, None);
         }
         Ok(())
+    }
+
+    /// Lets `put` add content, behind the answers that wait. It goes out as they do, and as soon as there
+    /// is much of it.
+    ///
+    /// # Errors
+    /// Those of `put`. After one nothing more can be said.
+    pub(super) fn content<T>(&mut self, put: impl FnOnce(&mut Outbox, &mut Outgoing<'_>) -> io::Result<T>) -> io::Result<T> {
+        let put = self.put(put)?;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= ANSWERS_TIME_MAX {
+            self.send_answers()?;
+        }
+        Ok(put)
+    }
+
+    fn put<T>(&mut self, put: impl FnOnce(&mut Outbox, &mut Outgoing<'_>) -> io::Result<T>) -> io::Result<T> {
+        if self.is_torn {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let session = self.session.as_deref();
+        let mut outgoing = Outgoing { stream: &mut self.stream, paces: &self.paces, session, over_since: None };
+        let outbox = self.outbox.get_or_insert_default();
+        let put = outbox.put(&mut outgoing, &self.answers).and_then(|()| put(outbox, &mut outgoing));
+        self.answers.clear();
+        self.waiting = 0;
+        self.is_torn = put.is_err();
+        put
+    }
+
+    /// Gives memory back that nothing waits in.
+    pub(super) fn release(&mut self) {
+        self.stream.release();
+        if self.outbox.as_ref().is_some_and(|outbox| outbox.waiting_len() == 0) {
+            self.outbox = None;
+        }
+    }
+}
+
+/// A stream as content goes out on it: at the rates that hold, and as long as its job does.
+pub(super) struct Outgoing<'a> {
+    stream: &'a mut Stream,
+    paces: &'a [Arc<Pace>],
+    session: Option<&'a Session>,
+    /// Since when the job is over.
+    over_since: Option<Instant>,
+}
+
+impl Write for Outgoing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What is left of some content may be said in a moment, and the reason after it.
+        if self.session.is_some_and(|session| session.over().is_some())
+            && self.over_since.get_or_insert_with(Instant::now).elapsed() >= SESSION_END_MAX / 2
+        {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let len = self.paces.iter().fold(bytes.len(), |len, pace| pace.share(len));
+        let written = self.stream.write(bytes.get(..len).unwrap_or_default())?;
+        if let Some(session) = self.session {
+            session.note_active(Instant::now());
+        }
+        self.paces.iter().for_each(|pace| pace.wait(written));
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::accounts::AdminAct;
@@ -131,6 +132,21 @@ impl<'a> Audit<'a> {
         }
     }
 
+    /// A range of a file of so many bytes was sent; told where that was its end.
+    pub(super) fn got(&self, path: &RemotePath, range: &Range<u64>, size: u64) {
+        self.metrics.sent_bytes.add(range.end - range.start);
+        if range.end == size {
+            self.metrics.sent_files.add(1);
+            self.tell("get", &Act { bytes: Some(size), outcome: Some("sent"), path: Some(path), ..Act::default() });
+        }
+    }
+
+    /// A range of a file is not sent.
+    pub(super) fn refused_read(&self, path: &RemotePath, why: &dyn fmt::Display) {
+        self.metrics.failed.add(1);
+        self.tell("get", &Act { outcome: Some("refused"), reason: Some(why), path: Some(path), ..Act::default() });
+    }
+
     /// A range of a file of v1, which is never whole, was written.
     pub(super) fn wrote(&self, path: &RemotePath, bytes: u64) {
         self.metrics.bytes.add(bytes);
@@ -189,11 +205,6 @@ impl Audit<'_> {
 
     pub(super) fn signed_up(&self, name: &str) {
         self.tell("signup", &Act { outcome: Some("accepted"), path: Some(&name), ..Act::default() });
-    }
-
-    /// A range of a file was sent.
-    pub(super) fn got(&self, path: &RemotePath, bytes: u64) {
-        self.tell("get", &Act { bytes: Some(bytes), outcome: Some("sent"), path: Some(path), ..Act::default() });
     }
 
     pub(super) fn removed(&self, path: &RemotePath) {

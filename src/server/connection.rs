@@ -1,5 +1,7 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
+mod browse;
+
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use super::handlers::{self, Ending};
 use super::homes::{Admitted, Home, Homes, NotAdmitted};
 use super::metrics::Metrics;
 use super::penalties::Penalties;
+use super::reading::Source;
+use super::rights_of;
 use super::session::{Attached, Session, Sessions};
 use super::{Config, Served, finish};
 use crate::limits::{INBOX_LEN_MAX, STALE_AFTER};
@@ -60,6 +64,8 @@ struct Connection<'a> {
     /// Until when it must have joined a job, once it has said anything.
     login_by: Option<Instant>,
     folders: Folders,
+    /// What was read last.
+    source: Option<Source>,
     slot: &'a Slot<'a>,
     peer: Peer,
     audit: Audit<'a>,
@@ -90,6 +96,7 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         // Who speaks v1 may have nothing to say for long.
         login_by: None,
         folders: Folders::default(),
+        source: None,
         slot,
         peer,
         audit: Audit::new(shared.config.audits, peer, shared.metrics),
@@ -198,7 +205,8 @@ impl<'a> Connection<'a> {
                 // A peer may have nothing to do for as long as it likes.
                 Err(error) if between_frames && net::is_stall(&error) => {
                     self.inbox.release();
-                    self.stream.stream.release();
+                    self.stream.release();
+                    self.source = None;
                 }
                 Err(error) => return Next::End(Ending::broken("a header", &error)),
             }
@@ -229,7 +237,7 @@ impl<'a> Connection<'a> {
             match dialect {
                 Dialect::V1 if is_encrypted => return Err(Ending::Foreign),
                 Dialect::V1 if !self.shared.config.serves_v1 => {
-                    return Err(Ending::refused("protocol v1 is not spoken here: it knows neither login nor quota"));
+                    return Err(Ending::refused(self.why_no_v1()));
                 }
                 Dialect::V1 if self.shared.stop.is_asked() => return Err(Ending::refused(STOPPING)),
                 Dialect::V1 => {}
@@ -286,6 +294,11 @@ impl<'a> Connection<'a> {
             return Err(Ending::Closed);
         }
         let Some((request, len)) = self.decode().map_err(Ending::refused)? else { return Ok(()) };
+        if let Some(why) = self.objection(&request) {
+            let put = if let Request::Put(put) = request { Some(put) } else { None };
+            self.inbox.consume(len);
+            return self.refuse(put, why)?.map_err(|error| Ending::broken("an answer", &error));
+        }
         let answered = match request {
             Request::MakeDirectories(names) => {
                 let done = handlers::make_directories(&self.tree()?.store, names, &self.audit);
@@ -344,9 +357,15 @@ impl<'a> Connection<'a> {
                 let answer = handlers::describe(&mut self.folders, &session, &entry, &self.audit);
                 self.stream.reply(&Reply::Answer(answer))
             }
-            Request::Read(_)
-            | Request::List(_)
-            | Request::Remove { .. }
+            Request::Read(read) => {
+                self.inbox.consume(len);
+                self.read(&read)?
+            }
+            Request::List(list) => {
+                self.inbox.consume(len);
+                self.list(&list)?
+            }
+            Request::Remove { .. }
             | Request::Rename { .. }
             | Request::MakeDirectory { .. }
             | Request::Sum { .. }
@@ -406,15 +425,21 @@ impl<'a> Connection<'a> {
         let Shared { sessions, stop, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
         let admitted = self.admit(&mut open)?;
+        if let Some(why) = rights_of::refusal_to_open(&admitted.home, &open) {
+            return Err(Ending::refused(why));
+        }
         self.limit_account(&admitted.home)?;
         let store = &admitted.home.store;
         let shown = Escaped::start_of(&open.directory).to_string();
         let base = admitted.home.resolve_folder(&open.directory);
         let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        let is_dry = open.is_dry;
+        let (is_dry, is_browsing) = (open.is_dry, open.is_browsing);
         let make_base = |base: &RemotePath, made: &Made| {
             if stop.is_asked() {
                 return Err(STOPPING.to_owned());
+            }
+            if is_browsing {
+                return browse::look_for(store, base, &shown).map(|()| false);
             }
             let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
@@ -548,7 +573,8 @@ impl<'a> Connection<'a> {
         });
         let counts = &session.landing.counts;
         let (files, bytes, failed) = (counts.files.sum(), counts.bytes.sum(), counts.failed.sum());
-        self.log(&format!("a job has ended: {files} files, {bytes} bytes written, {failed} failed"));
+        let done = if session.open.is_browsing { "sent" } else { "written" };
+        self.log(&format!("a job has ended: {files} files, {bytes} bytes {done}, {failed} failed"));
         finished
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,7 +21,9 @@ pub(super) struct Home {
     pub(super) store: Store,
     /// None where all may come in.
     pub(super) owner: Option<Owner>,
-    /// The rate at which all its connections together may bring something, if there is one.
+    /// What may be done in it, see [`Home::rights`].
+    rights: AtomicU8,
+    /// The rate at which all its connections together may bring or take something, if there is one.
     pub(super) pace: Option<Arc<Pace>>,
 }
 
@@ -38,7 +40,6 @@ pub(super) struct Owner {
 
 const LOCKED: i64 = -1;
 const REMOVED: i64 = -2;
-const READ_ONLY: i64 = -3;
 
 /// One who may open a session.
 #[derive(Debug, Clone)]
@@ -76,7 +77,7 @@ enum Kind {
 pub struct Terms {
     /// What those get who make an account themselves; without it nobody can.
     pub sign_up: Option<Limits>,
-    /// Bytes a second that all connections of an account together may bring, if there is a limit.
+    /// Bytes a second that all connections of an account together may bring or take, if there is a limit.
     pub rate: Option<u64>,
     /// Of each file, and of the disk.
     pub bounds: Bounds,
@@ -117,13 +118,24 @@ impl Home {
         if base.is_root() { top.to_owned() } else { top.join(base.as_path()) }
     }
 
-    /// Why a session that was opened when the account was of this generation must end, if it must.
-    pub(super) fn over(&self, generation: i64) -> Option<&'static str> {
+    /// What may be done in it now.
+    pub(super) fn rights(&self) -> Rights {
+        Rights::from_bits(self.rights.load(Ordering::Relaxed))
+    }
+
+    fn set_rights(&self, rights: Rights) {
+        self.rights.store(rights.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Why a session that was opened when the account was of this generation must end, if it must. One that
+    /// only browses goes on as long as anything may be done.
+    pub(super) fn over(&self, generation: i64, is_browsing: bool) -> Option<&'static str> {
         match self.owner.as_ref()?.generation.load(Ordering::Relaxed) {
             LOCKED => Some("the account was locked"),
             REMOVED => Some("the account was removed"),
-            READ_ONLY => Some("the account may not write any more"),
             now if now != generation => Some("the password or a key of the account was changed: log in again"),
+            _ if is_browsing && self.rights() == Rights::NONE => Some("the account may do nothing here any more"),
+            _ if !is_browsing && !self.rights().write => Some("the account may not write any more"),
             _ => None,
         }
     }
@@ -153,10 +165,11 @@ impl NotAdmitted {
 }
 
 impl Homes {
-    /// One tree, for all who may come in.
+    /// One tree, for all who may come in, and what they may do there.
     #[must_use]
-    pub fn of(store: Store) -> Self {
-        Self { kind: Kind::Tree(Arc::new(Home { store, owner: None, pace: None })) }
+    pub fn of(store: Store, rights: Rights) -> Self {
+        let rights = AtomicU8::new(rights.to_bits());
+        Self { kind: Kind::Tree(Arc::new(Home { store, owner: None, rights, pace: None })) }
     }
 
     /// Homes of `accounts` in `top`, each with a number as its name. What must be remembered of them is in
@@ -201,9 +214,6 @@ impl Homes {
             _ => return Err(NotAdmitted::because("this receiver wants to know who you are (--user NAME)")),
         };
         let account = verified.map_err(|denied| NotAdmitted::of(&denied))?;
-        if !account.rights.write {
-            return Err(NotAdmitted::because("this account may not write here"));
-        }
         estate.logins.lock().unwrap_or_else(PoisonError::into_inner).insert(account.id, now());
         let home = estate.open(&account).map_err(|error| NotAdmitted {
             said: "this receiver can't open your home; its owner knows why from its log".to_owned(),
@@ -248,6 +258,7 @@ impl Homes {
                     if let Some(ledger) = home.store.ledger() {
                         ledger.set_limits(Limits { bytes: account.bytes_max, files: account.files_max });
                     }
+                    home.set_rights(account.rights);
                     generation_of(&account)
                 }
                 Ok(None) => REMOVED,
@@ -341,7 +352,6 @@ fn now() -> SystemTime {
 fn generation_of(account: &Account) -> i64 {
     match account {
         Account { is_locked: true, .. } => LOCKED,
-        Account { rights: Rights { write: false, .. }, .. } => READ_ONLY,
         _ => account.generation,
     }
 }
@@ -373,6 +383,7 @@ impl Estate {
             if let Some(owner) = &home.owner {
                 // What was seen last may be older, or newer: it is looked at again.
                 owner.generation.store(account.generation, Ordering::Relaxed);
+                home.set_rights(account.rights);
                 self.is_unsure.store(true, Ordering::Relaxed);
                 *owner.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             }
@@ -393,7 +404,8 @@ impl Estate {
         };
         // It may have been changed while all was counted.
         self.is_unsure.store(true, Ordering::Relaxed);
-        let home = Arc::new(Home { store, owner: Some(owner), pace: self.terms.rate.map(|rate| Arc::new(Pace::new(rate))) });
+        let (rights, pace) = (AtomicU8::new(account.rights.to_bits()), self.terms.rate.map(|rate| Arc::new(Pace::new(rate))));
+        let home = Arc::new(Home { store, owner: Some(owner), rights, pace });
         *place = Some(Arc::clone(&home));
         Ok(home)
     }
@@ -443,7 +455,7 @@ mod tests {
             let homes = &homes;
             scope.spawn(move || tell.send(homes.refresh()));
             let refreshed = told.recv_timeout(Duration::from_secs(3));
-            let over = home.over(alice.generation);
+            let over = home.over(alice.generation, false);
             drop(counting);
             assert!(refreshed.is_ok() && over.is_some(), "{refreshed:?} {over:?}");
         });

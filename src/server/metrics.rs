@@ -15,6 +15,8 @@ pub(super) struct Metrics {
     pub(super) bytes: Counter,
     pub(super) files: Counter,
     pub(super) failed: Counter,
+    pub(super) sent_bytes: Counter,
+    pub(super) sent_files: Counter,
     pub(super) logins_accepted: Counter,
     pub(super) logins_denied: Counter,
     pub(super) refused: Counter,
@@ -52,6 +54,8 @@ impl Metrics {
             bytes: Counter::default(),
             files: Counter::default(),
             failed: Counter::default(),
+            sent_bytes: Counter::default(),
+            sent_files: Counter::default(),
             logins_accepted: Counter::default(),
             logins_denied: Counter::default(),
             refused: Counter::default(),
@@ -76,6 +80,8 @@ impl Metrics {
         page.counter("ptf_files_published_total", "Files that arrived whole.", self.files.sum());
         let what = "Entries that were refused, or not as they should be at the end of their job.";
         page.counter("ptf_files_failed_total", what, self.failed.sum());
+        page.counter("ptf_bytes_sent_total", "Bytes of files that were read and sent.", self.sent_bytes.sum());
+        page.counter("ptf_files_sent_total", "Files that were sent to their end.", self.sent_files.sum());
         page.head("ptf_logins_total", "Logins, by what came of them.", "counter");
         page.line("ptf_logins_total", r#"{outcome="accepted"}"#, self.logins_accepted.sum());
         page.line("ptf_logins_total", r#"{outcome="denied"}"#, self.logins_denied.sum());

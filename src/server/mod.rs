@@ -8,9 +8,12 @@ mod finish;
 mod guard;
 mod handlers;
 mod homes;
+mod listing;
 mod live;
 mod metrics;
 mod penalties;
+mod reading;
+mod rights_of;
 mod scrape;
 mod session;
 
@@ -68,7 +71,7 @@ pub struct Config {
     pub login_tries: u32,
     /// How long a job may do nothing, if there is a limit.
     pub idle: Option<Duration>,
-    /// Bytes a second to take in at the most, over all connections together.
+    /// Bytes a second to take in and to send at the most, over all connections together.
     pub rate: Option<u64>,
     /// A peer that makes no progress within a frame for this long is given up.
     pub stall: Duration,

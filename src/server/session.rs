@@ -226,7 +226,11 @@ const LOOK: Duration = Duration::from_millis(200);
 impl Session {
     /// Why it must end before its time, if it must.
     pub(super) fn over(&self) -> Option<&'static str> {
-        if self.is_idle.load(Ordering::Relaxed) { Some("nothing was done for too long") } else { self.home.over(self.generation) }
+        if self.is_idle.load(Ordering::Relaxed) {
+            Some("nothing was done for too long")
+        } else {
+            self.home.over(self.generation, self.open.is_browsing)
+        }
     }
 
     /// Notes that something is done for it.

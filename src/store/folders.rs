@@ -162,6 +162,20 @@ impl Store {
         attempt(&self.need_folder(folders, path)?).map_err(|errno| refusal(path, act, errno))
     }
 
+    /// Does something in the folder of `path` if there is one, and once more if that was removed meanwhile.
+    pub(super) fn in_folder_there<T>(
+        &self, folders: &mut Folders, path: &RemotePath, attempt: impl Fn(&Folder) -> Result<T, Errno>,
+    ) -> Result<Result<T, Errno>, Error> {
+        let Some(folder) = self.find_folder(folders, path)? else { return Ok(Err(Errno::NOENT)) };
+        match attempt(&folder) {
+            Err(Errno::NOENT | Errno::STALE) => {}
+            done => return Ok(done),
+        }
+        folders.forget(path.split_bytes().0);
+        let folder = self.find_folder(folders, path)?;
+        Ok(folder.map_or(Err(Errno::NOENT), |folder| attempt(&folder)))
+    }
+
     /// Makes a folder that will get its attributes at the end, those above it as well; tells whether it
     /// is new. Until the end new ones are their owner's alone, and one that is there lets its owner in.
     ///

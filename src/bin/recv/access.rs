@@ -9,6 +9,7 @@ use parallel_transfer::limits::{
     IDLE_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
 };
 use parallel_transfer::server::Config;
+use parallel_transfer::server::accounts::Rights;
 use parallel_transfer::store::Limits;
 
 /// Who may come in, and how much they get.
@@ -18,6 +19,15 @@ pub(crate) struct Access {
     /// home below the root. Then addresses are not looked at, unless --allow names some
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     pub(crate) accounts: Option<PathBuf>,
+
+    /// Let others list and read what is below the root, and bring nothing (of accounts, 'recv user rights' says
+    /// what each may do)
+    #[arg(long = "read_only", alias = "read-only", conflicts_with_all = ["write_only", "accounts"])]
+    read_only: bool,
+
+    /// Take files, and let nobody list or read what is there
+    #[arg(long = "write_only", alias = "write-only", conflicts_with = "accounts")]
+    write_only: bool,
 
     /// Let anyone make an account ('send signup')
     #[arg(long, requires = "accounts")]
@@ -63,11 +73,11 @@ pub(crate) struct Access {
     #[arg(long = "idle_timeout", alias = "idle-timeout", value_name = "TIME", value_parser = parse_duration)]
     idle_timeout: Option<Duration>,
 
-    /// Bytes a second to take in at the most, over all connections together
+    /// Bytes a second to take in and to send at the most, over all connections together
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     bwlimit: Option<u64>,
 
-    /// Bytes a second that all connections of an account together may bring
+    /// Bytes a second that all connections of an account together may bring and take
     #[arg(long = "bwlimit_account", alias = "bwlimit-account", value_name = "BYTES", value_parser = parse_size, requires = "accounts")]
     pub(crate) bwlimit_account: Option<u64>,
 }
@@ -88,6 +98,17 @@ impl Access {
             config.wants_login = true;
             // A login is for encrypted connections.
             (config.serves_v1, config.serves_plain) = (false, false);
+        }
+        // It knows nothing but to bring files.
+        config.serves_v1 &= !self.read_only;
+    }
+
+    /// What may be done by whoever needs no account.
+    pub(crate) fn rights(&self) -> Rights {
+        match (self.read_only, self.write_only) {
+            (true, _) => Rights { read: true, list: true, ..Rights::NONE },
+            (_, true) => Rights { write: true, ..Rights::NONE },
+            _ => Rights::ALL,
         }
     }
 

@@ -173,6 +173,8 @@ pub(crate) const FIXED: &[&str] = &[
     "ip_ver",
     "root",
     "once",
+    "read_only",
+    "write_only",
     "state_dir",
     "keep_incoming",
     "no_fence",

@@ -134,7 +134,7 @@ fn run(
         lines.push(format!("metrics on http://{address}/metrics"));
     }
     let homes = match &args.access.accounts {
-        None => Homes::of(store),
+        None => Homes::of(store, args.access.rights()),
         Some(file) => {
             let accounts = Accounts::open(file)?;
             // Each would count for itself what is in a home.

@@ -15,6 +15,7 @@ use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::progress::Progress;
+use parallel_transfer::server::accounts::Rights;
 use parallel_transfer::server::{self, Config, Homes, LiveConfig};
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
@@ -55,7 +56,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     // One process owns what is written.
     job.program = None;
     let config = LiveConfig::new(Config::new(store.path().to_path_buf()));
-    let (homes, served) = (Homes::of(store), Stop::new()?);
+    let (homes, served) = (Homes::of(store, Rights::ALL), Stop::new()?);
     thread::scope(|scope| {
         let receiver = thread::Builder::new()
             .name("receiver".to_owned())

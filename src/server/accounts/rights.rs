@@ -28,6 +28,26 @@ impl Rights {
     /// None.
     pub const NONE: Self = Self { read: false, write: false, remove: false, list: false };
 
+    /// Are all of `other` among them?
+    #[must_use]
+    pub fn have(self, other: Self) -> bool {
+        self.to_bits() & other.to_bits() == other.to_bits()
+    }
+
+    /// The same as a number.
+    #[must_use]
+    pub(in crate::server) fn to_bits(self) -> u8 {
+        let all = [self.read, self.write, self.remove, self.list];
+        all.iter().rev().fold(0, |bits, &is_given| bits << 1 | u8::from(is_given))
+    }
+
+    /// Those that such a number says.
+    #[must_use]
+    pub(in crate::server) fn from_bits(bits: u8) -> Self {
+        let [read, write, remove, list] = [0, 1, 2, 3].map(|bit| bits >> bit & 1 == 1);
+        Self { read, write, remove, list }
+    }
+
     /// The names of those that are given.
     #[must_use]
     pub fn names(self) -> Vec<&'static str> {
@@ -76,6 +96,8 @@ mod tests {
     fn rights_read_as_they_were_written() {
         for bits in 0..16 {
             let rights = Rights { read: bits & 1 > 0, write: bits & 2 > 0, remove: bits & 4 > 0, list: bits & 8 > 0 };
+            assert_eq!((rights.to_bits(), Rights::from_bits(bits)), (bits, rights));
+            assert_eq!(Rights::from_bits(5).have(rights), bits & !5 == 0);
             assert_eq!(rights.to_string().parse(), Ok(rights));
         }
         assert_eq!("all".parse(), Ok(Rights::ALL));

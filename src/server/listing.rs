@@ -1,0 +1,65 @@
+//! Lists: what is in a folder, in parts, or what something is.
+
+use std::io;
+
+use super::answering::Answering;
+use super::handlers::Ending;
+use super::reading::refused;
+use super::session::Session;
+use crate::path::RemotePath;
+use crate::protocol::{List, Listed, ListedKind, Page, Reply, v2};
+use crate::store::{self, Details};
+
+/// Answers a list: with its parts, and a refusal where not all could be listed.
+pub(super) fn list(session: &Session, stream: &mut Answering, list: &List) -> Result<io::Result<()>, Ending> {
+    let path = match session.base.join(&list.path) {
+        Ok(path) => path,
+        Err(error) => return Ok(stream.reply(&refused(&error))),
+    };
+    let details = Details { owner: list.owner, xattrs: list.xattrs };
+    if list.itself {
+        return Ok(match session.home.store.look(&path, details) {
+            Ok(Some(found)) => send(stream, vec![found], true),
+            Ok(None) => stream.reply(&refused(&format!("{path} is not there"))),
+            Err(error) => stream.reply(&refused(&error)),
+        });
+    }
+    list_folder(session, stream, &path, details)
+}
+
+fn list_folder(session: &Session, stream: &mut Answering, path: &RemotePath, details: Details) -> Result<io::Result<()>, Ending> {
+    // A part waits for the next, for the last is marked.
+    let (mut held, mut over) = (None, None);
+    let listed = session.home.store.list(path, details, &mut |page| {
+        over = session.over();
+        if over.is_some() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        held.replace(page).map_or(Ok(()), |before| send(stream, before, false))
+    });
+    if let Some(why) = over {
+        return Err(Ending::refused(why));
+    }
+    Ok(match listed {
+        Err(error) => Err(error),
+        Ok(Ok(())) => send(stream, held.unwrap_or_default(), true),
+        Ok(Err(error)) => held.map_or(Ok(()), |page| send(stream, page, false)).and_then(|()| stream.reply(&refused(&error))),
+    })
+}
+
+fn send(stream: &mut Answering, page: Vec<store::Listed>, is_last: bool) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    v2::reply::encode(&mut bytes, &Reply::Listed(Page { is_last, entries: page.into_iter().map(told).collect() }));
+    stream.content(|outbox, outgoing| outbox.put(outgoing, &bytes))
+}
+
+/// The same as it is told.
+fn told(found: store::Listed) -> Listed {
+    let kind = match found.kind {
+        store::ListedKind::Directory { mtime } => ListedKind::Directory { mtime },
+        store::ListedKind::File { identity, is_sparse, names } => ListedKind::File { identity, is_sparse, names },
+        store::ListedKind::Symlink { target, mtime } => ListedKind::Symlink { target, mtime },
+        store::ListedKind::Special { mtime } => ListedKind::Special { mtime },
+    };
+    Listed { name: found.name, kind, attributes: found.attributes }
+}

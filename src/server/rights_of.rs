@@ -1,0 +1,66 @@
+//! Which rights a request needs, and what one hears who does not have them.
+
+use super::accounts::Rights;
+use super::homes::Home;
+use crate::protocol::{Open, Request};
+
+/// The rights that a request needs, all of them.
+fn needed(request: &Request<'_>) -> Rights {
+    let none = Rights::NONE;
+    match request {
+        Request::MakeDirectories(_)
+        | Request::CreateFiles(_)
+        | Request::Write { .. }
+        | Request::Put(_)
+        | Request::Have(_)
+        | Request::Verify(..)
+        | Request::Describe(_)
+        | Request::MakeDirectory { .. } => Rights { write: true, ..none },
+        Request::Read(_) | Request::Sum { .. } => Rights { read: true, ..none },
+        Request::List(_) => Rights { list: true, ..none },
+        Request::Remove { .. } => Rights { remove: true, ..none },
+        Request::Rename { .. } => Rights { write: true, remove: true, ..none },
+        Request::Hello { .. }
+        | Request::Open(_)
+        | Request::SignUp { .. }
+        | Request::Join(_)
+        | Request::Finish
+        | Request::Space
+        | Request::ChangePassword { .. } => none,
+    }
+}
+
+/// Is it one of a job that brings something?
+pub(super) fn brings(request: &Request<'_>) -> bool {
+    matches!(request, Request::Put(_) | Request::Have(_) | Request::Verify(..) | Request::Describe(_))
+}
+
+/// Why a request is not done in a home, if it is not.
+pub(super) fn refusal(home: &Home, request: &Request<'_>) -> Option<String> {
+    let needed = needed(request);
+    (!home.rights().have(needed)).then(|| why_not(home, needed))
+}
+
+/// Why a job is not opened in a home, if it is not: one that brings something has to write, any other to do
+/// something.
+pub(super) fn refusal_to_open(home: &Home, open: &Open) -> Option<String> {
+    let rights = home.rights();
+    match open.is_browsing {
+        true => (rights == Rights::NONE).then(|| why_not(home, Rights { read: true, ..Rights::NONE })),
+        false => (!rights.write).then(|| why_not(home, Rights { write: true, ..Rights::NONE })),
+    }
+}
+
+/// Why somebody may not do what needs these rights.
+fn why_not(home: &Home, needed: Rights) -> String {
+    let rights = home.rights();
+    match &home.owner {
+        Some(owner) => format!("{} may not {} here (rights: {rights})", owner.name, needed.names().join(" and ")),
+        None if needed.write => NO_FILES_TAKEN.to_owned(),
+        None if rights.read => "nothing is removed here (--read_only)".to_owned(),
+        None => "this receiver only takes files (--write_only)".to_owned(),
+    }
+}
+
+/// What one hears who brings something where nobody may.
+pub(super) const NO_FILES_TAKEN: &str = "this receiver takes no files (--read_only)";
