@@ -15,8 +15,8 @@ use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Answer, Credential, Decoded, Features, Known, Names, Open, Put, Reply, Request, Secret, Session, Status, Token, Totals,
-    Wanted, v1,
+    Algorithm, Answer, Credential, Decoded, Features, Known, List, Listed, ListedKind, Names, Open, Page, Put, QuotaSpace, Read,
+    Reply, Request, Secret, Session, Space, Status, Token, Totals, Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 
@@ -223,18 +223,80 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
             Request::Verify(Known { path: path("x"), size, mtime, attributes }, counting(32))
         }),
         Box::new(open(Open { credential: password, ..plain_open.clone() })),
-        Box::new(open(Open { credential: key, ..plain_open })),
+        Box::new(open(Open { credential: key, ..plain_open.clone() })),
         Box::new(|bytes| {
             request::encode_sign_up(bytes, b"alice", &Secret::from(b"pw".to_vec()));
             Request::SignUp { user: b"alice".to_vec(), password: Secret::from(b"pw".to_vec()) }
         }),
+        Box::new(open(Open { directory: b"/out".to_vec(), is_browsing: true, ..plain_open })),
     ];
     let encoded = |encode: Encode| {
         let mut bytes = Vec::new();
         let request = encode(&mut bytes);
         (bytes, request)
     };
-    encoders.into_iter().map(encoded).collect()
+    encoders.into_iter().chain(requests_of_trees()).map(encoded).collect()
+}
+
+/// Those that read, list and change what is there.
+fn requests_of_trees() -> Vec<Encode> {
+    let read = |path: RemotePath, file: FileMeta, range: std::ops::Range<u64>| {
+        move |bytes: &mut Vec<u8>| {
+            let FileMeta { identity, is_sparse, .. } = file;
+            let binding = request::encode_read(bytes, &path, &identity, is_sparse, &range);
+            Request::Read(Read { path: path.clone(), identity, is_sparse, range: range.clone(), binding })
+        }
+    };
+    let list = |list: List| {
+        move |bytes: &mut Vec<u8>| {
+            request::encode_list(bytes, &list);
+            Request::List(list.clone())
+        }
+    };
+    let remove = |name: &'static str, is_recursive| {
+        move |bytes: &mut Vec<u8>| {
+            request::encode_remove(bytes, &path(name), is_recursive);
+            Request::Remove { path: path(name), is_recursive }
+        }
+    };
+    let make_directory = |with_parents| {
+        move |bytes: &mut Vec<u8>| {
+            request::encode_make_directory(bytes, &path("a/n"), with_parents);
+            Request::MakeDirectory { path: path("a/n"), with_parents }
+        }
+    };
+    let sum = |path: RemotePath, algorithm| {
+        move |bytes: &mut Vec<u8>| {
+            request::encode_sum(bytes, &path, algorithm);
+            Request::Sum { path: path.clone(), algorithm }
+        }
+    };
+    let secret = |text: &str| Secret::from(text.as_bytes().to_vec());
+    vec![
+        Box::new(read(path("a/b"), large_file(), 262_144..600_000)),
+        Box::new(read(path("x"), file_x(3, false), 0..3)),
+        Box::new(read(RemotePath::root(), file_x(3, false), 0..3)),
+        Box::new(list(List { path: path("a"), itself: false, owner: false, xattrs: false })),
+        Box::new(list(List { path: RemotePath::root(), itself: true, owner: true, xattrs: true })),
+        Box::new(remove("x", false)),
+        Box::new(remove("a", true)),
+        Box::new(|bytes| {
+            request::encode_rename(bytes, &path("x"), &path("a/y"));
+            Request::Rename { from: path("x"), to: path("a/y") }
+        }),
+        Box::new(make_directory(false)),
+        Box::new(make_directory(true)),
+        Box::new(sum(path("x"), Algorithm::Md5)),
+        Box::new(sum(RemotePath::root(), Algorithm::Blake3)),
+        Box::new(|bytes| {
+            request::encode_space(bytes);
+            Request::Space
+        }),
+        Box::new(move |bytes| {
+            request::encode_change_password(bytes, &secret("pw"), &secret("new pw"));
+            Request::ChangePassword { old: secret("pw"), new: secret("new pw") }
+        }),
+    ]
 }
 
 fn replies() -> Vec<Reply> {
@@ -266,6 +328,34 @@ fn replies() -> Vec<Reply> {
         Reply::Refused("busy".to_owned()),
         Reply::Doubted { had: vec![true, false, false], doubtful: vec![false, false, true] },
         Reply::Wanted(Wanted { bytes: 600_000, ranges: vec![0..262_144, 300_000..600_000] }),
+        Reply::Listed(Page { is_last: false, entries: listed_of_all_kinds() }),
+        Reply::Listed(Page { is_last: true, entries: Vec::new() }),
+        Reply::Listed(Page { is_last: true, entries: vec![Listed { name: Box::default(), ..listed_x() }] }),
+        Reply::Content,
+        Reply::Sum(counting::<16>(0).to_vec()),
+        Reply::Space(Space {
+            quota: Some(QuotaSpace { bytes: 1, files: 2, bytes_max: 3, files_max: u64::MAX }),
+            free: 5,
+            size: 6,
+        }),
+        Reply::Space(Space { quota: None, free: 5, size: 6 }),
+    ]
+}
+
+fn listed_x() -> Listed {
+    let FileMeta { identity, attributes, is_sparse } = file_x(3, false);
+    Listed { name: b"x"[..].into(), kind: ListedKind::File { identity, is_sparse, names: 1 }, attributes }
+}
+
+fn listed_of_all_kinds() -> Vec<Listed> {
+    let listed = |name: &[u8], kind, attributes| Listed { name: name.into(), kind, attributes };
+    let FileMeta { identity, attributes, is_sparse } = large_file();
+    vec![
+        listed(b"d", ListedKind::Directory { mtime: MTIME }, plain(0o755)),
+        listed(b"l", ListedKind::Symlink { target: b"../x"[..].into(), mtime: MTIME }, plain(0o777)),
+        listed_x(),
+        listed(b"a", ListedKind::File { identity, is_sparse, names: 2 }, attributes),
+        listed(b"p", ListedKind::Special { mtime: (-1, 999_999_999) }, plain(0o600)),
     ]
 }
 
@@ -298,8 +388,9 @@ fn pipe_frames() -> Vec<Frame> {
     ]
 }
 
-/// Which of the runs of the file are payloads, each of the put that has this index among the requests.
-const PAYLOADS: [(usize, usize); 7] = [(7, 5), (8, 5), (9, 5), (10, 5), (12, 6), (13, 6), (15, 7)];
+/// Which of the runs of the file are payloads, each of the put or the read that has this index among the
+/// requests.
+const PAYLOADS: [(usize, usize); 8] = [(7, 5), (8, 5), (9, 5), (10, 5), (12, 6), (13, 6), (15, 7), (29, 20)];
 
 #[test]
 fn every_frame_of_v2_is_its_bytes_both_ways_and_no_others() {
@@ -337,9 +428,12 @@ fn payloads() -> Vec<Payload> {
         _ => Checksum::Xxh3,
     };
     let payload = |&(index, of): &(usize, usize)| {
-        let Request::Put(put) = &requests[of].1 else { panic!("request {of} is no put") };
-        let Put { file, range, binding, .. } = put.clone();
-        let run = Run { range, size: file.identity.size, is_sparse: file.is_sparse, checksum: checksum_of(index), binding };
+        let (range, size, is_sparse, binding) = match requests[of].1.clone() {
+            Request::Put(Put { file, range, binding, .. }) => (range, file.identity.size, file.is_sparse, binding),
+            Request::Read(Read { identity, is_sparse, range, binding, .. }) => (range, identity.size, is_sparse, binding),
+            other => panic!("{other:?} has no payload"),
+        };
+        let run = Run { range, size, is_sparse, checksum: checksum_of(index), binding };
         Payload { bytes: golden[index].clone(), run }
     };
     PAYLOADS.iter().map(payload).collect()
