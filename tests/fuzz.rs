@@ -103,6 +103,21 @@ fn replies_of_version_2_are_decoded_or_refused() {
     try_at_random(targets::v2_replies, &[bodies(), golden("v2.hex")].concat());
 }
 
+// B01, B02, C01, C10
+#[test]
+fn parts_of_lists_are_what_was_listed_or_are_refused() {
+    let entry = |kind: u8, more: u8, name: &[u8], rest: &[u8]| {
+        [&[kind, u8::try_from(name.len()).unwrap(), 0o44, 200, 7, more][..], name, rest].concat()
+    };
+    let page = |entries: &[Vec<u8>]| [&[1][..], &entries.concat()].concat();
+    let mut samples: Vec<_> = [&b"a"[..], b"", b"..", b".", b"a/b", b"/etc", b"a\0", b".ptf-x", b"\xff", b"...", b"-a", b"\x1b["]
+        .map(|name| page(&[entry(0, 3, name, b"1234"), entry(3, 1, b"file", b"xyz")]))
+        .into();
+    samples.push(page(&[entry(1, 4, b"link", b"../x"), entry(1, 254, b"far", b""), entry(2, 0, b"pipe", b"")]));
+    samples.push(page(&[entry(0, 255, &[b'n'; 127], b""), entry(4, 255, &[b'n'; 128], b"")]));
+    try_at_random(targets::pages, &samples);
+}
+
 // B01, B02
 #[test]
 fn frames_between_processes_are_decoded_or_refused() {

@@ -8,14 +8,14 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use parallel_transfer::digest::{self, Binding, Checksum};
-use parallel_transfer::entry::Identity;
-use parallel_transfer::limits::WIRE_REASON_LEN_MAX;
+use parallel_transfer::entry::{Attributes, Identity};
+use parallel_transfer::limits::{FRAME_LEN_MAX, LIST_PAGE_MAX, WIRE_REASON_LEN_MAX};
 use parallel_transfer::net::known_hosts;
 use parallel_transfer::net::tls::Fingerprint;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::hello::recognise;
 use parallel_transfer::protocol::v2::{pipe, reply, request};
-use parallel_transfer::protocol::{Answer, Decoded, Put, Read, Reply, Request, v1};
+use parallel_transfer::protocol::{Answer, Decoded, Listed, ListedKind, Page, Put, Read, Reply, Request, v1};
 use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
 use parallel_transfer::ranges::Ranges;
 use parallel_transfer::store::Journal;
@@ -110,6 +110,53 @@ pub fn v2_replies(bytes: &[u8]) {
         reply::encode(&mut encoded, &value);
         assert_eq!(expect_exact(&encoded, reply::decode), Some(value));
     });
+}
+
+/// A part of a list, made of the bytes: it decodes to what it is where every name in it is one name, and
+/// every target one that may be; otherwise it is refused.
+pub fn pages(bytes: &[u8]) {
+    let Some((&flags, mut rest)) = bytes.split_first() else { return };
+    let mut take = |len: usize| -> Vec<u8> {
+        let (taken, others) = rest.split_at(len.min(rest.len()));
+        rest = others;
+        taken.to_vec()
+    };
+    let (mut entries, mut is_good, mut len) = (Vec::new(), true, 0);
+    // One more than may be; and no more than a frame holds.
+    while entries.len() <= LIST_PAGE_MAX && len < FRAME_LEN_MAX / 2 {
+        let head = take(6);
+        let &[kind, name_len, mode, seconds, nanoseconds, more] = &head[..] else { break };
+        let name = if more == 255 { vec![b'n'; usize::from(name_len) + 128] } else { take(name_len.into()) };
+        let mtime = ((i64::from(seconds) - 128) << (more % 57), u32::from(nanoseconds) * 4_200_000);
+        let size = u64::from(seconds) << (more % 57);
+        is_good &= mtime.1 < 1_000_000_000;
+        is_good &= name.is_empty() || !name.contains(&b'/') && RemotePath::parse(&name).is_ok();
+        let kind = match kind % 5 {
+            0 => ListedKind::Directory { mtime },
+            1 => {
+                let target = if more == 254 { vec![b't'; 4000 + usize::from(mode)] } else { take((more % 16).into()) };
+                is_good &= (1..=4095).contains(&target.len()) && !target.contains(&0);
+                ListedKind::Symlink { target: target.into(), mtime }
+            }
+            2 => ListedKind::Special { mtime },
+            even => {
+                let identity = Identity { size, mtime, tag: [more; 16] };
+                ListedKind::File { identity, is_sparse: even == 3, names: u32::from(more) << 24 }
+            }
+        };
+        let attributes = Attributes {
+            mode: u16::from(mode),
+            owner: (more & 1 != 0).then_some((seconds.into(), u32::MAX)),
+            xattrs: (0..more % 4).map(|index| ([b'u', index][..].into(), take(3).into())).collect(),
+        };
+        len += if more >= 254 { 5_000 } else { 100 + usize::from(name_len) };
+        entries.push(Listed { name: name.into(), kind, attributes });
+    }
+    is_good &= entries.len() <= LIST_PAGE_MAX;
+    let value = Reply::Listed(Page { is_last: flags & 1 != 0, entries });
+    let mut encoded = Vec::new();
+    reply::encode(&mut encoded, &value);
+    assert_eq!(expect_exact(&encoded, reply::decode), is_good.then_some(value));
 }
 
 pub fn v2_pipe(bytes: &[u8]) {
