@@ -12,7 +12,7 @@ use crate::store::{self, Details};
 
 /// Answers a list: with its parts, and a refusal where not all could be listed.
 pub(super) fn list(session: &Session, stream: &mut Answering, list: &List) -> Result<io::Result<()>, Ending> {
-    let path = match session.base.join(&list.path) {
+    let path = match session.landing.base.join(&list.path) {
         Ok(path) => path,
         Err(error) => return Ok(stream.reply(&refused(&error))),
     };

@@ -49,7 +49,7 @@ enum Sent {
 impl Reader<'_> {
     /// Sends a range of a file, or says why not.
     pub(super) fn read(mut self, stream: &mut Answering, read: &Read) -> Result<io::Result<()>, Ending> {
-        let path = match self.session.base.join(&read.path) {
+        let path = match self.session.landing.base.join(&read.path) {
             Ok(path) => path,
             Err(error) => return Ok(stream.reply(&refused(&error))),
         };
@@ -69,7 +69,7 @@ impl Reader<'_> {
         })?;
         match sent {
             Sent::Whole => {
-                let counts = &self.session.counts;
+                let counts = &self.session.landing.counts;
                 counts.bytes.add(read.range.end - read.range.start);
                 counts.files.add(u64::from(read.range.end == read.identity.size));
                 self.audit.got(&path, &read.range, read.identity.size);

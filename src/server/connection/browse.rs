@@ -38,7 +38,7 @@ impl Connection<'_> {
         if let Some(Put { path, file, range, binding }) = put {
             let size = file.identity.size;
             let run = Run { range, size, is_sparse: file.is_sparse, checksum: session.open.checksum, binding };
-            let read_off = pump::blocks_to_file(&mut self.inbox, &mut self.stream, &run, &mut Times::default(), None);
+            let read_off = pump::blocks_to_file(&mut self.inbox, &mut self.stream, &run, &mut Times::default(), None, None);
             read_off.map_err(|error| match error.kind() {
                 io::ErrorKind::InvalidData => Ending::refused(format!("{path}: {error}")),
                 _ => Ending::broken(path.to_string(), &error),
