@@ -16,6 +16,7 @@ use crate::path::RemotePath;
 use crate::progress::{Timer, Waits};
 use crate::protocol::{Answer, Payload, Put, Reply, Session, Status, v2};
 use crate::pump::{Inbox, Times};
+use crate::stop::Stop;
 use crate::store::{Folders, Store};
 use crate::subtrees::Subtrees;
 
@@ -53,6 +54,7 @@ pub(super) struct Fetch<'a> {
     site: Site<'a>,
     wants_subtrees: bool,
     waits: &'a Waits,
+    stop: &'a Stop,
     /// Requests that wait to be sent.
     outbox: Vec<u8>,
     /// Replies to what came first that are due still.
@@ -79,10 +81,15 @@ struct Paced<'a> {
     stream: &'a mut Stream,
     pace: Option<&'a Arc<Pace>>,
     waited: &'a Timer,
+    stop: &'a Stop,
 }
 
 impl Read for Paced<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        // Much may have come already that nobody wants any more.
+        if self.stop.is_asked() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let len = self.pace.map_or(bytes.len(), |pace| pace.share(bytes.len()));
         let before = Instant::now();
         let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());
@@ -100,7 +107,7 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// Those of the stream.
     pub(super) fn start(
-        stream: Registered<'a>, session: &'a Session, site: Site<'a>, wants_subtrees: bool, waits: &'a Waits,
+        stream: Registered<'a>, session: &'a Session, site: Site<'a>, wants_subtrees: bool, (waits, stop): (&'a Waits, &'a Stop),
     ) -> io::Result<Self> {
         let mut fetch = Self {
             stream,
@@ -108,6 +115,7 @@ impl<'a> Fetch<'a> {
             site,
             wants_subtrees,
             waits,
+            stop,
             outbox: Vec::new(),
             starting: 0,
             asked: VecDeque::new(),
@@ -211,7 +219,8 @@ impl<'a> Fetch<'a> {
                     let asked = self.asked.front_mut().ok_or_else(|| invalid("content that was not asked for"))?;
                     bytes += asked.chunk.bytes();
                     let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(asked.put.file.identity.size));
-                    let mut stream = Paced { stream: &mut self.stream, pace: self.site.pace, waited: &self.waits.answers };
+                    let mut stream =
+                        Paced { stream: &mut self.stream, pace: self.site.pace, waited: &self.waits.answers, stop: self.stop };
                     let (landing, store) = (self.site.landing, self.site.store);
                     let taker = Taker { landing, store, folders: &mut self.folders };
                     let mut times = Times::default();
@@ -229,6 +238,9 @@ impl<'a> Fetch<'a> {
                         Status::Voided => Outcome::Changed,
                         _ => return Err(invalid("an answer that is none to a read")),
                     };
+                    if let Some(Asked { put, .. }) = self.asked.front() {
+                        self.site.landing.give_up(&put.path, &put.file.identity);
+                    }
                     self.settle(outcome, outcomes);
                 }
                 _ => return Err(invalid("a reply out of turn")),

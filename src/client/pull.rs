@@ -243,7 +243,9 @@ fn conclude(lister: &Lister<'_>, mut listing: Listing, stop: &Stop) -> anyhow::R
     let mut tell = |end: End<'_>| {
         if let End::Failed(path, reason) = end {
             let path = path.strip(&landing.base).unwrap_or_else(RemotePath::root);
-            leave_out(progress, &path, &reason);
+            if !queue.may_have_lost(&path) {
+                leave_out(progress, &path, &reason);
+            }
         }
     };
     landing.end(job.store, &mut tell, |_| Ok(job.store.sync()?));

@@ -237,9 +237,8 @@ impl<'a> Worker<'a> {
             Way::Out(_) => {
                 Connection::start(stream, session, self.wants_subtrees, waits).map(|connection| Line::Out(Box::new(connection)))
             }
-            Way::In(site) => {
-                Fetch::start(stream, session, site, self.wants_subtrees, waits).map(|fetch| Line::In(Box::new(fetch)))
-            }
+            Way::In(site) => Fetch::start(stream, session, site, self.wants_subtrees, (waits, self.stop))
+                .map(|fetch| Line::In(Box::new(fetch))),
         };
         Ok(started.inspect_err(|error| tracing::debug!("a connection to {} broke: {error}", self.dialer)).ok())
     }

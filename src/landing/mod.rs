@@ -255,6 +255,17 @@ impl Landing {
         self.let_go(incoming);
     }
 
+    /// Notes that nothing more comes of a file, whose source is not what it was or can't be had: what came
+    /// of it goes.
+    pub fn give_up(&self, path: &RemotePath, identity: &Identity) {
+        let Ok(path) = self.base.join(path) else { return };
+        let incoming = lock(&self.incoming).get(&(path, *identity)).cloned();
+        if let Some(incoming) = incoming {
+            self.void(&incoming);
+            incoming.void();
+        }
+    }
+
     /// Did its source change?
     fn is_voided(&self, path: &RemotePath, identity: &Identity) -> bool {
         let voided = lock(&self.voided);

@@ -25,6 +25,8 @@ pub struct Knobs {
     pub delay: Option<Duration>,
     /// Lets so many bytes a second through.
     pub rate: Option<u64>,
+    /// Lets so many bytes of answers a second through.
+    pub rate_answer: Option<u64>,
     /// Resets the connection after so long.
     pub lifetime: Option<Duration>,
     /// Comes from 127.0.0 and this.
@@ -95,7 +97,8 @@ impl Link {
                 shared.forth_each.lock().unwrap().push(0);
                 thread::spawn(move || {
                     let Ok(receiver) = connect_from(knobs.from.unwrap_or(1), upstream) else { return };
-                    let back = Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, ..Knobs::default() };
+                    let back =
+                        Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, rate: knobs.rate_answer, ..Knobs::default() };
                     let ends = Arc::new([stream, receiver]);
                     shared.streams.lock().unwrap().push(Arc::downgrade(&ends));
                     let [stream, receiver] = &*ends;

@@ -10,6 +10,7 @@ pub mod judge;
 pub mod link;
 pub mod metrics;
 pub mod mount;
+pub mod puller;
 pub mod sender;
 pub mod yard;
 
