@@ -23,7 +23,12 @@ pub struct Guest {
 impl Guest {
     /// Connects to a port, which may be that of a relay, and greets; `None` where that is cut off.
     pub fn try_greeted(service: &Service, port: u16) -> Option<Self> {
-        let key = tls::Client::pinned(service.host_key.parse().unwrap()).unwrap();
+        Self::try_greeted_by(&service.host_key, port)
+    }
+
+    /// The same of any receiver with this key.
+    pub fn try_greeted_by(host_key: &str, port: u16) -> Option<Self> {
+        let key = tls::Client::pinned(host_key.parse().unwrap()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let dialer = Dialer::to_addresses(vec![address], PATIENCE, Duration::ZERO).with_tls(Some(key));
         let mut guest = Self { stream: dialer.dial(&Stop::new().unwrap()).ok()?, inbox: Vec::new() };

@@ -11,7 +11,9 @@ use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{Answer, Credential, Features, Open, Reply, Status, Token, Totals, Wanted};
+use parallel_transfer::protocol::{
+    Answer, Credential, Features, List, Listed, ListedKind, Open, Reply, Status, Token, Totals, Wanted,
+};
 
 use crate::common::yard::Yard;
 use crate::common::*;
@@ -131,6 +133,106 @@ impl Client {
         totals
     }
 
+    /// Connects and opens a job that reads below a folder, or a file.
+    pub(crate) fn browsing(recv: &Recv, directory: &str) -> Self {
+        Self::with(recv, &browse(directory))
+    }
+
+    /// All names in a folder, sorted; and why those are not all, if they are not.
+    pub(crate) fn try_list(&mut self, name: &str) -> (Vec<Listed>, Option<String>) {
+        self.send(&list_frame(name, false));
+        let mut all = Vec::new();
+        let why = loop {
+            match self.reply() {
+                Some(Reply::Listed(page)) => {
+                    all.extend(page.entries);
+                    if page.is_last {
+                        break None;
+                    }
+                }
+                Some(Reply::Answer(Answer { status: Status::Refused, reason })) => break Some(reason),
+                other => panic!("no list but {other:?}"),
+            }
+        };
+        all.sort_by(|one: &Listed, other| one.name.cmp(&other.name));
+        (all, why)
+    }
+
+    /// All names in a folder, as text.
+    pub(crate) fn names(&mut self, name: &str) -> Vec<String> {
+        let (all, why) = self.try_list(name);
+        assert_eq!(why, None);
+        all.iter().map(|listed| text(&listed.name)).collect()
+    }
+
+    /// What a file is.
+    pub(crate) fn look(&mut self, name: &str) -> (Identity, bool) {
+        self.send(&list_frame(name, true));
+        match self.reply() {
+            Some(Reply::Listed(page)) if page.is_last && page.entries.len() == 1 && page.entries[0].name.is_empty() => {
+                match page.entries[0].kind {
+                    ListedKind::File { identity, is_sparse, .. } => (identity, is_sparse),
+                    ref other => panic!("no file but {other:?}"),
+                }
+            }
+            other => panic!("no file but {other:?}"),
+        }
+    }
+
+    /// Asks for a range of a file as it was listed; `None` where it is voided.
+    pub(crate) fn read(&mut self, name: &str, file: (Identity, bool), range: Range<u64>) -> Option<Vec<u8>> {
+        let asked = Asked::of(name, file, range);
+        self.send(&asked.frame);
+        self.content(&asked, Checksum::Xxh3)
+    }
+
+    /// The content that was asked for, verified; `None` where it is voided.
+    pub(crate) fn content(&mut self, asked: &Asked, checksum: Checksum) -> Option<Vec<u8>> {
+        match self.reply() {
+            Some(Reply::Content) => {}
+            Some(Reply::Answer(Answer { status: Status::Voided, .. })) => return None,
+            other => panic!("no content but {other:?}"),
+        }
+        self.rest_of(asked, checksum)
+    }
+
+    /// The content whose beginning was announced.
+    pub(crate) fn rest_of(&mut self, asked: &Asked, checksum: Checksum) -> Option<Vec<u8>> {
+        let mut content = Vec::new();
+        loop {
+            let at = asked.range.start + content.len() as u64;
+            let (is_hole, len) = match Mark::decode(self.take(1)[0]).unwrap() {
+                Mark::Same => {
+                    assert_eq!(at, asked.range.end);
+                    return Some(content);
+                }
+                Mark::Void => return None,
+                Mark::Data => {
+                    let block = BLOCK_LEN as u64;
+                    (false, (at / block * block + block).min(asked.range.end) - at)
+                }
+                Mark::Hole => (true, u64::from_be_bytes(self.take(8).try_into().unwrap())),
+            };
+            let bytes = self.take(if is_hole { 0 } else { len as usize });
+            let is_whole = !is_hole && asked.range == (0..asked.size) && len == asked.size;
+            let (digest, _) = checksum.seal(asked.binding.of_block(at, len, is_hole), at, &bytes, is_whole);
+            assert_eq!(self.take(checksum.digest_len()), digest[..checksum.digest_len()], "at {at}");
+            content.extend_from_slice(&bytes);
+            content.resize((at - asked.range.start + len) as usize, 0);
+        }
+    }
+
+    /// The next bytes.
+    fn take(&mut self, len: usize) -> Vec<u8> {
+        while self.inbox.len() < len {
+            let mut bytes = vec![0; 256 * 1024];
+            let read = self.stream.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "the end came in the middle of content");
+            self.inbox.extend_from_slice(&bytes[..read]);
+        }
+        self.inbox.drain(..len).collect()
+    }
+
     /// All that is said until the end, the reason of a refusal last: it must be there.
     pub(crate) fn refusal(&mut self) -> (Vec<Reply>, String) {
         let mut replies: Vec<Reply> = std::iter::from_fn(|| self.reply()).collect();
@@ -226,6 +328,37 @@ pub(crate) fn open(token: Token) -> Open {
         is_dry: false,
         is_browsing: false,
     }
+}
+
+/// A job that reads below a folder, or a file.
+pub(crate) fn browse(directory: &str) -> Open {
+    Open { directory: directory.as_bytes().to_vec(), is_browsing: true, ..open(new_token()) }
+}
+
+/// A range of a file that is asked for.
+pub(crate) struct Asked {
+    pub(crate) frame: Vec<u8>,
+    binding: Binding,
+    range: Range<u64>,
+    size: u64,
+}
+
+impl Asked {
+    pub(crate) fn of(name: &str, (identity, is_sparse): (Identity, bool), range: Range<u64>) -> Self {
+        let mut frame = Vec::new();
+        let binding = request::encode_read(&mut frame, &path_or_root(name), &identity, is_sparse, &range);
+        Self { frame, binding, range, size: identity.size }
+    }
+}
+
+fn path_or_root(name: &str) -> RemotePath {
+    if name.is_empty() { RemotePath::root() } else { path(name) }
+}
+
+pub(crate) fn list_frame(name: &str, itself: bool) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    request::encode_list(&mut bytes, &List { path: path_or_root(name), itself, owner: false, xattrs: false });
+    bytes
 }
 
 pub(crate) fn open_frame(open: &Open) -> Vec<u8> {
