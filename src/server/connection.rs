@@ -1,17 +1,18 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
 mod browse;
+mod login;
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::answering::Answering;
 use super::audit::Audit;
 use super::guard::Slot;
 use super::handlers::{self, Ending};
-use super::homes::{Admitted, Home, Homes, NotAdmitted};
+use super::homes::{Home, Homes};
 use super::metrics::Metrics;
 use super::penalties::Penalties;
 use super::reading::Source;
@@ -24,7 +25,7 @@ use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Answer, BUSY, Credential, Decoded, Features, Open, Put, Reply, Request, Secret, Status, Token, v1, v2};
+use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 use crate::store::{Folders, Made};
@@ -461,60 +462,6 @@ impl<'a> Connection<'a> {
         Ok(self.stream.reply(&reply))
     }
 
-    /// Finds the home of whoever shows what is in `open`, which is forgotten.
-    fn admit(&mut self, open: &mut Open) -> Result<Admitted, Ending> {
-        let credential = std::mem::replace(&mut open.credential, Credential::None);
-        let Shared { homes, config, .. } = self.shared;
-        if homes.want_login() {
-            self.check_penalties(self.shared.penalties)?;
-        }
-        let host_key = config.tls.as_ref().filter(|_| self.stream.stream.is_encrypted()).map(|tls| tls.fingerprint());
-        let admitted = homes.admit(&credential, host_key.as_ref().map(|key| key.as_bytes()), &open.token);
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(not) => return Err(self.deny(credential.user(), &not)),
-        };
-        if homes.want_login() {
-            // Others may have guessed while this one's hash was computed: all at once tell no more.
-            self.check_penalties(self.shared.penalties)?;
-        }
-        if let Some(owner) = &admitted.home.owner {
-            self.audit.logged_in(owner.name.as_str().into());
-        }
-        Ok(admitted)
-    }
-
-    fn sign_up(&mut self, user: &[u8], password: &Secret) -> Result<io::Result<()>, Ending> {
-        let State::Greeted = self.state else { return Err(Ending::refused("an account is made once, after a hello")) };
-        self.check_penalties(self.shared.sign_ups)?;
-        // Each counts, whatever comes of it: nobody makes a thousand of them, or finds out who is here.
-        self.shared.sign_ups.note(self.peer, self.shared.config.login_tries, Instant::now()).map_err(too_many)?;
-        let name = self.shared.homes.sign_up(user, password).map_err(|not| self.deny(user, &not))?;
-        tracing::info!("{}: made the account {name}", self.peer);
-        self.audit.signed_up(name.as_str());
-        Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
-    }
-
-    /// Does this address guess?
-    fn check_penalties(&mut self, penalties: &Penalties) -> Result<(), Ending> {
-        // It may take a while: what was said so far is to arrive.
-        self.stream.send_answers().map_err(|error| Ending::broken("an answer", &error))?;
-        penalties.check(self.peer, self.shared.config.login_tries, Instant::now()).map_err(too_many)
-    }
-
-    /// Says no, which takes time where it may be the answer to a guess.
-    fn deny(&self, user: &[u8], not: &NotAdmitted) -> Ending {
-        self.audit.denied(user, &not.why);
-        tracing::warn!("{}: not logged in: {}", self.peer, not.why);
-        if not.is_guess {
-            match self.shared.penalties.note(self.peer, self.shared.config.login_tries, Instant::now()) {
-                Ok(delay) => self.shared.stop.wait(delay),
-                Err(left) => return too_many(left),
-            };
-        }
-        Ending::refused(&not.said)
-    }
-
     /// Why the job must end, if it must.
     fn over(&self) -> Option<&'static str> {
         match &self.state {
@@ -532,15 +479,6 @@ impl<'a> Connection<'a> {
         self.limit_account(&attached.session.home)?;
         self.set_joined(attached)?;
         Ok(self.stream.reply(&Reply::Answer(Answer::of(Status::Stored))))
-    }
-
-    /// Has the account that this home is of as many connections as it may have?
-    fn limit_account(&self, home: &Arc<Home>) -> Result<(), Ending> {
-        let max = self.shared.config.per_account_max;
-        if home.owner.is_none() || self.slot.count_of(home) < max {
-            return Ok(());
-        }
-        Err(Ending::refused(format!("{BUSY}this account has {max} connections already")))
     }
 
     fn set_joined(&mut self, attached: Attached<'a>) -> Result<(), Ending> {
@@ -585,8 +523,4 @@ impl<'a> Connection<'a> {
             Peer::Local => tracing::debug!("{}: {what}", self.peer),
         }
     }
-}
-
-fn too_many(left: Duration) -> Ending {
-    Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1))
 }

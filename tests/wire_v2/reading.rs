@@ -52,11 +52,11 @@ fn every_range_of_a_file_is_what_is_on_the_disk() {
         client.finish_well();
     }
     // A hole is not sent.
-    make_zeros(&yard.root().join("in/huge"), 1 << 30);
+    make_zeros(&yard.root().join("in/huge"), 1 << 28);
     let mut client = Client::browsing(&yard.recv, "in");
     let huge = client.look("huge");
     let before = Instant::now();
-    assert_eq!(client.read("huge", huge, 0..1 << 30).unwrap().len(), 1 << 30);
+    assert_eq!(client.read("huge", huge, 0..1 << 28).unwrap().len(), 1 << 28);
     assert!(before.elapsed() < QUICK);
     drop(client);
     yard.expect_well();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::time::Instant;
 
 use parallel_transfer::protocol::v2::request;
 use parallel_transfer::protocol::{Answer, Credential, Open, Reply, Secret, Status};
@@ -137,11 +138,13 @@ fn a_lock_ends_a_read_in_the_middle() {
     guest.send(&Asked::of("long", (identity, false), 0..1 << 40).frame);
     assert_eq!(guest.reply(), Some(Reply::Content));
     let (mut last, mut bytes, mut is_locked) = (Vec::new(), vec![0; 1 << 20], false);
+    let before = Instant::now();
     while let Ok(len @ 1..) = guest.stream.read(&mut bytes) {
         if !is_locked {
             service.user(&["lock", "alice"]);
             is_locked = true;
         }
+        assert!(before.elapsed() < PATIENCE, "it goes on");
         last.extend_from_slice(&bytes[..len]);
         last.drain(..last.len().saturating_sub(200));
     }
