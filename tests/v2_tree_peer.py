@@ -250,8 +250,9 @@ class Client:
         body = self.expect(wire, FINISHED)
         totals = [body.number(8) for _ in range(8)]
         body.end()
-        if any(totals[:5]):
+        if any(totals[2:5]):
             raise Trouble(f"totals of a job that brought nothing: {totals}")
+        return totals[:2]
 
     def list(self, wire, path, flags):
         wire.sock.sendall(frame(LIST, bytes([flags]) + run(path)))
@@ -344,8 +345,8 @@ class Client:
         for local, entry in reversed(folders):
             os.chmod(local, entry.mode)
             os.utime(local, ns=(entry.mtime, entry.mtime))
-        self.finish(wire)
-        self.say(op="fetched", files=len(files), folders=len(folders), links=len(links))
+        sent_files, sent_bytes = self.finish(wire)
+        self.say(op="fetched", files=len(files), folders=len(folders), links=len(links), sent_files=sent_files, sent_bytes=sent_bytes)
         return 0
 
     def read_files(self, files):
