@@ -202,7 +202,7 @@ pub const LIST_PAGE_MAX: usize = 512;
 /// Folders that a server is asked to list at once: their lists are on their way while the first is worked off.
 pub const LISTED_AT_ONCE_MAX: usize = 32;
 
-/// Names that a server may list for one pull.
+/// Names that a server may list for one pull, or in one folder.
 pub const LISTED_MAX: u64 = 1_000_000_000;
 
 /// Bytes of one part of a list, before its last name.
@@ -213,6 +213,24 @@ pub const LISTED_COST: usize = 64;
 
 /// Bytes of content between two looks at whether its job must end. A hole is a mark more for each.
 pub const CONTENT_STEP_LEN: u64 = 4 * 1024 * 1024;
+
+/// Names of a folder that a prompt shows, or that a pattern may match: some ten MiB of memory.
+pub const NAMES_SHOWN_MAX: usize = 100_000;
+
+/// Names of a folder that a prompt keeps to complete words from.
+pub const NAMES_COMPLETED_MAX: usize = 10_000;
+
+/// How long a prompt waits for such names.
+pub const COMPLETION_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long such names are good for: while somebody types a word.
+pub const COMPLETION_FRESH: Duration = Duration::from_secs(3);
+
+/// Bytes of a line of commands: one that a person typed, or a program made for many files.
+pub const COMMAND_LEN_MAX: usize = 1024 * 1024;
+
+/// Lines that the prompt remembers.
+pub const HISTORY_LINES_MAX: usize = 1000;
 
 /// Bytes of the digest of a file, in any algorithm.
 pub const SUM_LEN_MAX: usize = 64;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use base64::Engine as _;
@@ -29,7 +30,8 @@ pub struct PublicKey {
 }
 
 /// The half that never leaves its machine.
-pub struct PrivateKey(Ed25519KeyPair);
+#[derive(Clone)]
+pub struct PrivateKey(Arc<Ed25519KeyPair>);
 
 /// Why something is no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -100,7 +102,7 @@ impl PrivateKey {
             pem.push('\n');
         }
         pem.push_str("-----END PRIVATE KEY-----\n");
-        Ok((Self(key), pem))
+        Ok((Self(Arc::new(key)), pem))
     }
 
     /// The key that was kept.
@@ -109,7 +111,7 @@ impl PrivateKey {
     /// [`KeyError::NoPrivateKey`].
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| KeyError::NoPrivateKey)?;
-        Ed25519KeyPair::from_pkcs8(der.secret_pkcs8_der()).map(Self).map_err(|_| KeyError::NoPrivateKey)
+        Ed25519KeyPair::from_pkcs8(der.secret_pkcs8_der()).map(|key| Self(Arc::new(key))).map_err(|_| KeyError::NoPrivateKey)
     }
 
     /// The other half.

@@ -131,11 +131,12 @@ impl Terminal {
         Ok((LogLevel(handle), lost))
     }
 
-    /// Shows `progress` until `done`.
+    /// Shows `progress` until `done`; may be called again.
     pub fn follow(&self, progress: &Progress, done: &Stop) {
         if self.bar.is_hidden() {
             return;
         }
+        self.bar.reset();
         while !done.wait(TICK) {
             self.bar.set_length(progress.found_bytes.sum().max(1));
             self.bar.set_position(progress.done_bytes.sum());

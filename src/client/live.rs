@@ -18,12 +18,19 @@ struct State {
     shut: bool,
 }
 
-/// A stream that is known to [`Live`] until it is dropped.
+/// A stream that is known to [`Live`] until it is dropped, or to nobody.
 #[derive(Debug)]
 pub(super) struct Registered<'a> {
     stream: Stream,
-    number: u64,
-    live: &'a Live,
+    /// Where it is known, and by which number.
+    known: Option<(&'a Live, u64)>,
+}
+
+impl Registered<'_> {
+    /// A stream that nobody shuts down but those who have its handle.
+    pub(super) fn alone(stream: Stream) -> Self {
+        Self { stream, known: None }
+    }
 }
 
 impl Live {
@@ -40,7 +47,7 @@ impl Live {
         let number = state.next;
         state.next += 1;
         state.streams.insert(number, stream.handle().clone());
-        Registered { stream, number, live: self }
+        Registered { stream, known: Some((self, number)) }
     }
 
     /// Shuts down all streams, those to come included.
@@ -55,7 +62,9 @@ impl Live {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.live.lock().streams.remove(&self.number);
+        if let Some((live, number)) = self.known {
+            live.lock().streams.remove(&number);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::net::tls::Fingerprint;
 use crate::protocol::{Credential, Secret, Token, to_sign};
 
 /// Who the user says to be.
+#[derive(Clone)]
 pub enum Login {
     /// Nobody: all may come in.
     Nobody,

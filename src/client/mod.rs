@@ -5,6 +5,7 @@
 
 mod announce;
 mod attempts;
+mod browser;
 mod connection;
 mod create;
 mod digests;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 pub use announce::Refused;
+pub use browser::{BrowseError, Browser};
 pub use filter::{Filter, Rule};
 pub use login::Login;
 pub use process::serve_parent;

@@ -26,6 +26,8 @@ Examples:
           send one file over more connections
   send --server backup --port 9000 --user alice --file photos --remote_dir /photos
           log in to an account ('send signup' makes one where anyone may have one)
+  send shell --server backup --port 9000 --user alice
+          look at what is there, at a prompt; 'send shell --help' tells more
   send key
           make a key to log in with; 'send key --help' tells more
 

@@ -6,6 +6,7 @@ mod local;
 mod login;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod shell;
 
 use std::panic;
 use std::process::ExitCode;
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
     }
     if std::env::args_os().nth(1).is_some_and(|first| first == "signup") {
         return login::sign_up();
+    }
+    if std::env::args_os().nth(1).is_some_and(|first| first == "shell") {
+        return shell::run();
     }
     let args = Args::parse();
     let landed = args.remote_dir();

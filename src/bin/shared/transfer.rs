@@ -152,7 +152,7 @@ impl Transfer {
     }
 }
 
-fn parse_count<const MAX: usize>(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count<const MAX: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("at least 1 is needed".to_owned()),
         Ok(count) => Ok(MAX.min(count)),

@@ -18,7 +18,7 @@ pub(crate) struct Who {
 
     /// The first line of this file is the password; '-' reads it from standard input
     #[arg(long = "password_file", alias = "password-file", value_name = "FILE", requires = "user")]
-    password_file: Option<PathBuf>,
+    pub(crate) password_file: Option<PathBuf>,
 
     /// Log in with the key in this file [default: ~/.config/parallel-transfer/id_ed25519, if it is there]
     #[arg(long, value_name = "FILE", requires = "user", conflicts_with = "password_file")]
