@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use rustix::fs::{FileType, Statx};
 
@@ -32,8 +32,21 @@ pub(super) struct Allowance {
     bounds: Bounds,
     /// Bytes of files on their way that the disk does not know of.
     promised: Mutex<u64>,
-    /// Held by whoever replaces something, from the look at what it is.
-    pub(super) turn: Mutex<()>,
+    /// Held by whoever makes something go, from the look at what it is; shared by those who give names, until
+    /// the ledger knows of it.
+    turn: RwLock<()>,
+}
+
+impl Allowance {
+    /// While this is held no file that counts gets a name, or loses one.
+    pub(super) fn take_turn(&self) -> RwLockWriteGuard<'_, ()> {
+        self.turn.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// While this is held no file that counts goes.
+    pub(super) fn share_turn(&self) -> RwLockReadGuard<'_, ()> {
+        self.turn.read().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What one file on its way is charged with. Dropped, it is given back.
@@ -127,6 +140,16 @@ impl Store {
             replaced(folder.as_fd(), path, on_existing)
         })?;
         self.charge(path, None, reservation).map(Some)
+    }
+
+    /// Bytes of its disk: those that are free, and all.
+    ///
+    /// # Errors
+    /// The system said no.
+    pub fn disk_space(&self) -> Result<(u64, u64), Error> {
+        let root = RemotePath::root();
+        let disk = rustix::fs::fstatvfs(&self.root).map_err(|errno| refusal(&root, "look at the disk of", errno))?;
+        Ok((disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize)))
     }
 
     /// Something under a temporary name was removed.

@@ -16,7 +16,7 @@ use super::folders::{Folder, name_of};
 use super::pending::{self, Order, Spool};
 use super::place::give_name;
 use super::temp::TempName;
-use super::{Error, Folders, Made, OnExisting, Pending, Store, folder_refusal, jail, refusal, usage};
+use super::{Error, Folders, Made, OnExisting, Pending, Store, folder_refusal, jail, refusal};
 use crate::entry::{Attributes, Entry, Kind, Time};
 use crate::limits::{PATH_LEN_MAX, TEMP_TRIES_MAX};
 use crate::path::RemotePath;
@@ -130,19 +130,20 @@ impl Store {
         let missing = || Error::Refused { path: path.clone(), what: "a link to a file that is not there" };
         let from = self.find_folder(folders, to)?.ok_or_else(missing)?;
         let (folder, temp) = self.in_folder(folders, path, "link", |folder| {
-            let link = |temp: &OsStr| rustix::fs::linkat(from.as_fd(), name_of(to), folder.as_fd(), temp, AtFlags::empty());
+            let link = |temp: &OsStr| {
+                // Whoever takes the other name has seen that it is the last one, or sees two.
+                let _turn = self.allowance.share_turn();
+                rustix::fs::linkat(from.as_fd(), name_of(to), folder.as_fd(), temp, AtFlags::empty())
+            };
             self.note_folder(folder, path);
             Ok((Arc::clone(folder), self.under_temp_name(link)?))
         })?;
         let placed = self
             .charge_link(folders, path, None, on_existing)
             .and_then(|mut charge| place_hard_link(&folder, temp, path, on_existing, &mut charge));
-        // Where its other names went meanwhile the file goes by this.
-        let last = if placed.is_err() { usage::behind(folder.as_fd(), temp.as_name()) } else { None };
-        // Of two links to one file a rename leaves both.
-        if jail::remove(folder.as_fd(), temp.as_name()).is_ok() {
-            last.into_iter().for_each(|(_, gone)| self.give_back(gone));
-        }
+        // Of two links to one file a rename leaves both; and where its other names went meanwhile the file
+        // goes by this.
+        let _ = self.take_name(folder.as_fd(), temp.as_name());
         placed
     }
 

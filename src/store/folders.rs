@@ -207,7 +207,7 @@ impl Store {
 }
 
 /// Lets us into a folder of our own that nobody may enter, read or write.
-fn let_owner_in(folder: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn let_owner_in(folder: &OwnedFd) -> Result<(), Errno> {
     let stat = jail::look_at(folder.as_fd())?;
     let mode = u32::from(stat.stx_mode) & 0o7777;
     if mode & 0o700 == 0o700 || stat.stx_uid != rustix::process::geteuid().as_raw() {

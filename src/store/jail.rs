@@ -134,6 +134,11 @@ pub(super) fn remove(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     rustix::fs::unlinkat(above, name, AtFlags::empty())
 }
 
+/// Takes the name of an empty folder out of an open one.
+pub(super) fn remove_directory(above: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR)
+}
+
 /// Gives `name` to what was `temp`; whatever had that name goes, unless it is a folder (`ISDIR`).
 pub(super) fn rename_over(above: BorrowedFd<'_>, temp: &OsStr, name: &OsStr) -> Result<(), Errno> {
     rustix::fs::renameat(above, temp, above, name)
@@ -152,11 +157,23 @@ pub(super) fn link_to_new(above: BorrowedFd<'_>, name: &OsStr, new: &OsStr) -> R
 
 /// Gives `name` a new name in the same folder; what has that name stays what it is (`EXIST`).
 pub(super) fn rename_to_new(above: BorrowedFd<'_>, name: &OsStr, new: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(above, name, above, new, RenameFlags::NOREPLACE) {
-        // Some file systems know no such rename; a second link does not replace either.
+    move_to_new((above, name), (above, new))
+}
+
+/// The same for a name in another open folder.
+pub(super) fn move_to_new((from, name): (BorrowedFd<'_>, &OsStr), (to, new): (BorrowedFd<'_>, &OsStr)) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+        // Some file systems know no such rename.
+        Err(Errno::INVAL | Errno::NOSYS) if kind_of(from, name)? == FileType::Directory => match kind_of(to, new) {
+            Ok(_) => Err(Errno::EXIST),
+            // A folder takes no place but that of an empty one.
+            Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new),
+            Err(errno) => Err(errno),
+        },
+        // A second link does not replace either.
         Err(Errno::INVAL | Errno::NOSYS) => {
-            rustix::fs::linkat(above, name, above, new, AtFlags::empty())?;
-            rustix::fs::unlinkat(above, name, AtFlags::empty())
+            rustix::fs::linkat(from, name, to, new, AtFlags::empty())?;
+            rustix::fs::unlinkat(from, name, AtFlags::empty())
         }
         renamed => renamed,
     }

@@ -179,8 +179,36 @@ impl Store {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NAMETOOLONG) => return Ok(()),
             opened => opened?,
         };
+        self.look_through_open(opened.as_fd(), folder, rule, tell)
+    }
+
+    /// Removes what is under temporary names in an open folder and nobody is at.
+    ///
+    /// # Errors
+    /// As [`Store::look_through`].
+    pub(super) fn remove_leftovers(&self, opened: BorrowedFd<'_>, folder: &RemotePath) -> io::Result<()> {
+        let is_claimed = |half| self.is_claimed(half);
+        let rule = Rule {
+            ended: &BTreeSet::new(),
+            ended_after: None,
+            kept_after: Some(Duration::ZERO),
+            unclaimed_after: UNCLAIMED_AFTER,
+            is_claimed: &is_claimed,
+            reads_journals: false,
+        };
+        self.look_through_open(opened, folder, &rule, &mut |_| {})
+    }
+
+    /// Is there a process, this or another, whose temporary names begin with `half`?
+    pub(super) fn is_claimed(&self, half: u64) -> bool {
+        half == self.temp_names.half() || self.index.as_ref().is_some_and(|index| index.has_neighbour(half))
+    }
+
+    fn look_through_open(
+        &self, opened: BorrowedFd<'_>, folder: &RemotePath, rule: &Rule<'_>, tell: &mut dyn FnMut(Leftover),
+    ) -> io::Result<()> {
         let mut names = BTreeSet::new();
-        for entry in rustix::fs::Dir::read_from(&opened)? {
+        for entry in rustix::fs::Dir::read_from(opened)? {
             names.extend(TempName::parse(entry?.file_name().to_bytes()));
             if names.len() > LEFTOVERS_MAX {
                 break;
@@ -189,7 +217,7 @@ impl Store {
         for temp in names.iter().take(LEFTOVERS_MAX) {
             // Whoever begins to receive a file here at this moment has it before or behind us.
             let _turn = lock(&self.shared.files);
-            if let Some(leftover) = look_after(opened.as_fd(), *temp, folder, rule) {
+            if let Some(leftover) = look_after(opened, *temp, folder, rule) {
                 if let (true, Some(bytes)) = (leftover.is_removed, leftover.counted) {
                     self.give_back(Usage::file(bytes));
                 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 
 use super::charge::Charge;
 use super::folders::{Folder, name_of};
-use super::{Error, OnExisting, aside, jail, lock, refusal, spelling, usage};
+use super::{Error, OnExisting, aside, jail, refusal, spelling, usage};
 use crate::entry::Identity;
 use crate::path::RemotePath;
 
@@ -29,13 +29,17 @@ pub(super) fn give_name(
     };
     let name = name_of(path);
     // Where nothing has the name this costs no more than the rename that replaces.
-    if !charged.is_credited() && jail::rename_to_new(folder.as_fd(), temp, name).is_ok() {
-        charge.take().into_iter().for_each(|charge| charge.settle(None));
-        return Ok(());
+    let allowance = charged.allowance();
+    if !charged.is_credited() {
+        // Whoever takes the name again gives back what is settled by then.
+        let _turn = allowance.share_turn();
+        if jail::rename_to_new(folder.as_fd(), temp, name).is_ok() {
+            charge.take().into_iter().for_each(|charge| charge.settle(None));
+            return Ok(());
+        }
     }
     // Of two who replace one file at once, the second replaces the first one's.
-    let allowance = charged.allowance();
-    let _turn = lock(&allowance.turn);
+    let _turn = allowance.take_turn();
     let mut old = None;
     rename(folder, temp, path, rule, || {
         old = usage::behind(folder.as_fd(), name);

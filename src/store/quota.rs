@@ -260,6 +260,11 @@ impl Ledger {
         book.settled = book.settled.minus(gone);
     }
 
+    /// A file that was there is gone, by nobody who takes its place.
+    pub(super) fn forget(&self, (inode, gone): (Inode, Usage)) {
+        self.lock().forget(inode, gone);
+    }
+
     fn reservation(&self, held: Usage) -> Reservation {
         Reservation { ledger: self.clone(), held, claim: None }
     }

@@ -93,15 +93,20 @@ pub(super) fn count(root: BorrowedFd<'_>) -> io::Result<Usage> {
 
 /// Names of the folders in one folder. A million of them are one allocation.
 #[derive(Debug, Default)]
-struct Names(Vec<u8>);
+pub(super) struct Names(Vec<u8>);
 
 impl Names {
-    fn push(&mut self, name: &[u8]) {
+    pub(super) fn push(&mut self, name: &[u8]) {
         self.0.extend_from_slice(name);
         self.0.push(0);
     }
 
-    fn pop(&mut self) -> Option<Vec<u8>> {
+    /// Bytes that they take.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Vec<u8>> {
         self.0.pop()?;
         let start = self.0.iter().rposition(|byte| *byte == 0).map_or(0, |end| end.saturating_add(1));
         Some(self.0.split_off(start))
