@@ -38,6 +38,7 @@ struct Act<'a> {
     bytes: Option<u64>,
     outcome: Option<&'static str>,
     reason: Option<&'a dyn fmt::Display>,
+    from: Option<&'a dyn fmt::Display>,
     path: Option<&'a dyn fmt::Display>,
 }
 
@@ -55,6 +56,7 @@ impl<'a> Audit<'a> {
             return;
         }
         let reason = act.reason.map(ToString::to_string);
+        let from = act.from.map(ToString::to_string);
         tracing::info!(
             target: "audit",
             event = %event,
@@ -66,6 +68,7 @@ impl<'a> Audit<'a> {
             bytes = act.bytes,
             outcome = act.outcome.map(tracing::field::display),
             reason = reason.as_deref(),
+            from = from.as_deref(),
             path = act.path.map(tracing::field::display),
             "audit"
         );
@@ -162,6 +165,20 @@ impl<'a> Audit<'a> {
         self.tell("mkdir", &Act { path: Some(path), ..Act::default() });
     }
 
+    pub(super) fn removed(&self, path: &RemotePath) {
+        self.tell("remove", &Act { path: Some(path), ..Act::default() });
+    }
+
+    pub(super) fn renamed(&self, from: &RemotePath, to: &RemotePath) {
+        self.tell("rename", &Act { from: Some(from), path: Some(to), ..Act::default() });
+    }
+
+    /// What was to be done to a path is not done, or not to all that is in it.
+    pub(super) fn refused_act(&self, event: &'static str, path: &RemotePath, why: &dyn fmt::Display) {
+        self.metrics.failed.add(1);
+        self.tell(event, &Act { outcome: Some("refused"), reason: Some(why), path: Some(path), ..Act::default() });
+    }
+
     /// A link was made, at the end of its job.
     pub(super) fn made_link(&self, path: &RemotePath) {
         self.tell("link", &Act { path: Some(path), ..Act::default() });
@@ -207,8 +224,13 @@ impl Audit<'_> {
         self.tell("signup", &Act { outcome: Some("accepted"), path: Some(&name), ..Act::default() });
     }
 
-    pub(super) fn removed(&self, path: &RemotePath) {
-        self.tell("remove", &Act { path: Some(path), ..Act::default() });
+    /// It has another password, or not, and why.
+    pub(super) fn changed_password(&self, done: Result<(), &str>) {
+        let (outcome, reason): (_, Option<&dyn fmt::Display>) = match &done {
+            Ok(()) => ("accepted", None),
+            Err(why) => ("denied", Some(why)),
+        };
+        self.tell("passwd", &Act { outcome: Some(outcome), reason, ..Act::default() });
     }
 
     /// What an administrator did to an account.

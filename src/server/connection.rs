@@ -1,13 +1,14 @@
 //! One accepted stream: read a request → dispatch → answer, until it ends.
 
 mod browse;
-mod login;
+pub(super) mod login;
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::acts::{self, Act};
 use super::answering::Answering;
 use super::audit::Audit;
 use super::guard::Slot;
@@ -366,12 +367,18 @@ impl<'a> Connection<'a> {
                 self.inbox.consume(len);
                 self.list(&list)?
             }
-            Request::Remove { .. }
+            request @ (Request::Remove { .. }
             | Request::Rename { .. }
             | Request::MakeDirectory { .. }
             | Request::Sum { .. }
             | Request::Space
-            | Request::ChangePassword { .. } => return Err(Ending::refused("not served here")),
+            | Request::ChangePassword { .. }) => {
+                let act = Act::of(request);
+                self.inbox.consume(len);
+                let session = self.session()?;
+                let reply = acts::serve(self.shared, &session, act, &mut self.stream, &self.audit)?;
+                self.stream.reply(&reply)
+            }
             Request::Finish => {
                 self.inbox.consume(len);
                 let session = self.session()?;
@@ -434,7 +441,8 @@ impl<'a> Connection<'a> {
         let shown = Escaped::start_of(&open.directory).to_string();
         let base = admitted.home.resolve_folder(&open.directory);
         let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        let (is_dry, is_browsing) = (open.is_dry, open.is_browsing);
+        // The folder of one who only looks, or who changes what is there, is not made.
+        let is_dry = open.is_dry || open.is_browsing;
         let make_base = |base: &RemotePath, made: &Made| {
             if stop.is_asked() {
                 return Err(STOPPING.to_owned());

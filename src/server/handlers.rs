@@ -178,7 +178,7 @@ pub(super) fn describe(folders: &mut Folders, session: &Session, entry: &Entry, 
     }
 }
 
-fn refused(error: &NotTaken) -> Answer {
+pub(super) fn refused(error: &impl ToString) -> Answer {
     Answer { status: Status::Refused, reason: error.to_string() }
 }
 

@@ -245,6 +245,37 @@ impl Homes {
         }
     }
 
+    /// The account whose home this is, for who shows its password once more.
+    pub(super) fn account_of(&self, home: &Home, password: &Secret) -> Result<Account, NotAdmitted> {
+        let (Kind::Accounts(estate), Some(owner)) = (&self.kind, &home.owner) else {
+            return Err(NotAdmitted::because("this receiver has no accounts"));
+        };
+        match estate.accounts.verify(owner.name.as_str().as_bytes(), password.as_bytes()) {
+            // Another may have got the name.
+            Ok(account) if account.id == owner.id => Ok(account),
+            Ok(_) => Err(NotAdmitted::of(&Denied::Unknown)),
+            Err(Denied::WrongPassword) => {
+                Err(NotAdmitted { said: "that is not the password".to_owned(), ..NotAdmitted::of(&Denied::WrongPassword) })
+            }
+            Err(denied) => Err(NotAdmitted::of(&denied)),
+        }
+    }
+
+    /// Gives an account that was found so another password.
+    pub(super) fn change_password(&self, account: &Account, password: &Secret) -> Result<(), NotAdmitted> {
+        let Kind::Accounts(estate) = &self.kind else { return Err(NotAdmitted::because("this receiver has no accounts")) };
+        estate.accounts.change_password(account, password.as_bytes()).map_err(|error| match error {
+            AccountsError::PasswordLength | AccountsError::Changed(_) => NotAdmitted::because(error),
+            AccountsError::TooManyHashes => NotAdmitted::of(&Denied::Busy),
+            // It may name files of the receiver.
+            error => NotAdmitted {
+                said: "this receiver can't change its accounts now; try again later".to_owned(),
+                why: error.to_string(),
+                is_guess: false,
+            },
+        })
+    }
+
     /// Looks whether accounts were changed; true if sessions may have to end.
     pub(super) fn refresh(&self) -> bool {
         let Kind::Accounts(estate) = &self.kind else { return false };

@@ -1,6 +1,7 @@
 //! The receiver: accepts connections, serves each in a thread of its own, ends in order.
 
 pub mod accounts;
+mod acts;
 mod answering;
 mod audit;
 mod connection;

@@ -1,7 +1,7 @@
 //! Jobs in progress: what a client opened, found again by its token from each of its connections.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,10 @@ pub(super) struct Session {
     pub(super) home: Arc<Home>,
     /// Which it is of this receiver's, for its owner: unlike the token it is no secret.
     pub(super) number: u64,
-    /// What the account was when it was opened.
-    generation: i64,
+    /// What the account was when it was opened, or when its password was changed here; and what it is to
+    /// be by that.
+    generation: AtomicI64,
+    next_generation: AtomicI64,
     /// Where what it brings lands.
     pub(super) landing: Landing,
     /// What the client asked for.
@@ -150,7 +152,8 @@ impl Sessions {
         let session = Arc::new(Session {
             home: Arc::clone(home),
             number: self.opened.sum(),
-            generation: admitted.generation,
+            generation: AtomicI64::new(admitted.generation),
+            next_generation: AtomicI64::new(admitted.generation),
             landing: Landing::new(base, is_new, made, rules),
             open,
             connections: AtomicUsize::new(0),
@@ -227,10 +230,18 @@ impl Session {
     /// Why it must end before its time, if it must.
     pub(super) fn over(&self) -> Option<&'static str> {
         if self.is_idle.load(Ordering::Relaxed) {
-            Some("nothing was done for too long")
-        } else {
-            self.home.over(self.generation, self.open.is_browsing)
+            return Some("nothing was done for too long");
         }
+        let is_browsing = self.open.is_browsing;
+        self.home.over(self.generation.load(Ordering::Relaxed), is_browsing)?;
+        self.home.over(self.next_generation.load(Ordering::Relaxed), is_browsing)
+    }
+
+    /// It goes on while the account is `now`, and when that is `next` by what is done in it.
+    pub(super) fn go_on_through(&self, now: i64, next: i64) {
+        // In this order: at no moment does the account look like one of another time.
+        self.generation.store(now, Ordering::SeqCst);
+        self.next_generation.store(next, Ordering::SeqCst);
     }
 
     /// Notes that something is done for it.

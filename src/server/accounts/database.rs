@@ -108,6 +108,9 @@ pub enum AccountsError {
     /// There is none of that name.
     #[error("there is no account '{0}'; 'recv user list' shows all")]
     Unknown(UserName),
+    /// Somebody else changed it.
+    #[error("the account '{0}' was changed meanwhile: log in again")]
+    Changed(UserName),
     /// No password has so many bytes.
     #[error("a password has 1 to {PASSWORD_LEN_MAX} bytes")]
     PasswordLength,

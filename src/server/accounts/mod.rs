@@ -231,6 +231,17 @@ impl Accounts {
         self.update(name, "password = ?2, generation = generation + 1", params![name.as_str(), hash])
     }
 
+    /// The same for one that was found so by its password: not if anything was changed since.
+    ///
+    /// # Errors
+    /// As [`Accounts::set_password`]; [`AccountsError::Changed`].
+    pub fn change_password(&self, account: &Account, password: &[u8]) -> Result<(), AccountsError> {
+        let hash = self.hash(password)?;
+        let sql = "UPDATE accounts SET password = ?, generation = generation + 1 WHERE id = ? AND generation = ?";
+        let changed = self.written(self.writing().execute(sql, params![hash, account.id, account.generation]))?;
+        if changed == 0 { Err(AccountsError::Changed(account.name.clone())) } else { Ok(()) }
+    }
+
     /// Lets it log in with one more key, told on a line as [`PublicKey`] writes it.
     ///
     /// # Errors

@@ -75,6 +75,6 @@ impl Connection<'_> {
     }
 }
 
-fn too_many(left: Duration) -> Ending {
+pub(in crate::server) fn too_many(left: Duration) -> Ending {
     Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1))
 }
