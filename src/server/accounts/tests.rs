@@ -213,6 +213,24 @@ fn what_changes_is_seen_at_once_by_all_who_have_the_file_open() {
     assert!(accounts.has_changed() && accounts.find(id).unwrap().is_none());
 }
 
+// B20
+#[test]
+fn a_password_is_changed_of_the_account_that_was_found_and_of_no_other() {
+    let (_folder, _file, accounts) = with_alice();
+    let alice = name("alice");
+    accounts.set_password(&alice, b"first").unwrap();
+    let found = accounts.verify(b"alice", b"first").unwrap();
+    accounts.change_password(&found, b"second").unwrap();
+    let now = accounts.verify(b"alice", b"second").unwrap();
+    assert_eq!(now.generation, found.generation + 1);
+    assert!(matches!(accounts.change_password(&found, b"third"), Err(AccountsError::Changed(_))));
+    assert!(matches!(accounts.change_password(&now, b""), Err(AccountsError::PasswordLength)));
+    accounts.remove(&alice).unwrap();
+    accounts.add(&alice, Some(b"another's"), Quota::default()).unwrap();
+    assert!(matches!(accounts.change_password(&now, b"third"), Err(AccountsError::Changed(_))));
+    assert_eq!(accounts.verify(b"alice", b"third"), Err(Denied::WrongPassword));
+}
+
 // D16
 #[test]
 fn while_another_program_has_locked_the_file_logins_go_on_and_changes_are_refused() {
