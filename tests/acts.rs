@@ -1,5 +1,5 @@
 //! What is done by name to a tree that is there, and to the password of whose it is, frame by frame.
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail, and says what it skips")]
 #![allow(clippy::disallowed_methods, reason = "a test is no peer")]
 mod common;
 
