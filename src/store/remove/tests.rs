@@ -257,6 +257,25 @@ fn what_was_to_be_replaced_and_is_removed_is_charged_to_whoever_comes() {
     assert_eq!(counted(&yard), (9, 1));
 }
 
+// D07: nothing else counts, so that nothing hides what is given back too early.
+#[test]
+fn what_is_removed_the_moment_it_has_its_name_counts_neither_twice_nor_never() {
+    let yard = limited(|_| {});
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let _ = remove(&yard, "a", false);
+            }
+        });
+        for _ in 0..2000 {
+            yard.put("a", b"123456789", OnExisting::Replace).unwrap();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    counted(&yard);
+}
+
 // D02 D07
 #[test]
 fn whatever_comes_goes_and_is_renamed_at_once_the_ledger_says_what_is_there() {
