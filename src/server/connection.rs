@@ -441,8 +441,7 @@ impl<'a> Connection<'a> {
         let shown = Escaped::start_of(&open.directory).to_string();
         let base = admitted.home.resolve_folder(&open.directory);
         let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        // The folder of one who only looks, or who changes what is there, is not made.
-        let is_dry = open.is_dry || open.is_browsing;
+        let (is_dry, is_browsing) = (open.is_dry, open.is_browsing);
         let make_base = |base: &RemotePath, made: &Made| {
             if stop.is_asked() {
                 return Err(STOPPING.to_owned());
