@@ -105,6 +105,8 @@ impl Terminal {
         } else {
             ProgressBar::hidden()
         };
+        // Lines are written above a bar: there is none before there is a transfer, and none between two.
+        bar.finish_and_clear();
         let terminal = Self { bar };
         log_to(&terminal, loudness).event_format(Plain(program)).init();
         terminal

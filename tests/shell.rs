@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::accounts::*;
@@ -118,7 +119,10 @@ fn the_first_command_that_fails_is_the_last_and_its_code_is_the_programs() {
         ("passwd", 1),
     ] {
         for (code, out, said) in [
-            run_commands(&mut shell(recv.port, local.path(), &[]), format!("{commands}\npwd").trim_end_matches(['\n']).replace("\\\npwd", "\\")),
+            run_commands(
+                &mut shell(recv.port, local.path(), &[]),
+                format!("{commands}\npwd").trim_end_matches(['\n']).replace("\\\npwd", "\\"),
+            ),
             run_script(&mut shell(recv.port, local.path(), &[]), commands.as_bytes()),
         ] {
             assert_eq!(code, expected, "{commands}: {out}{said}");
@@ -159,7 +163,8 @@ fn files_and_folders_come_and_go_under_their_own_names() {
     write(&source.path().join("-dash"), "2");
     let recv = Recv::start(root.path());
 
-    let (code, _, said) = run_commands(&mut shell(recv.port, source.path(), &[]), "put tree 'one file' -- -dash; put -t new/folder on?\\ file");
+    let (code, _, said) =
+        run_commands(&mut shell(recv.port, source.path(), &[]), "put tree 'one file' -- -dash; put -t new/folder on?\\ file");
     assert_eq!(code, 0, "{said}");
     assert_same(&source.path().join("tree"), &root.path().join("tree"));
     assert_eq!(fs::read(root.path().join("one file")).unwrap(), b"1");
@@ -172,7 +177,8 @@ fn files_and_folders_come_and_go_under_their_own_names() {
     assert_same(&source.path().join("tree/a"), &root.path().join("new/a"));
     assert_eq!(fs::read(root.path().join("new/small")).unwrap(), fs::read(source.path().join("tree/a/small")).unwrap());
 
-    let (code, out, said) = run_commands(&mut shell(recv.port, target.path(), &[]), "get tree '/one file' new/f*; cd tree/a; get small; lls");
+    let (code, out, said) =
+        run_commands(&mut shell(recv.port, target.path(), &[]), "get tree '/one file' new/f*; cd tree/a; get small; lls");
     assert_eq!(code, 0, "{said}");
     assert_same(&source.path().join("tree"), &target.path().join("tree"));
     assert_same(&root.path().join("new/folder"), &target.path().join("folder"));
@@ -191,10 +197,10 @@ fn a_folder_that_is_none_is_not_gone_to() {
     let ((root, recv), local) = (recv_of_tree(), temp_dir());
     let deep = "d/".repeat(4096);
     for (name, why) in [
-        ("top.txt", "not a folder"),
+        ("../top.txt", "not a folder"),
         ("none", "none"),
-        ("docs/none", "none"),
-        ("top.txt/x", "top.txt"),
+        ("deep/none", "none"),
+        ("../top.txt/x", "top.txt"),
         (&deep, "longer than"),
         (&"n".repeat(256), "longer than"),
         ("''", "empty"),
@@ -204,7 +210,10 @@ fn a_folder_that_is_none_is_not_gone_to() {
         assert!(code == 1 && said.contains("cd: can't go to") && said.contains(why), "{code} {said}");
     }
     // `/` is the root, and nothing is above it.
-    let (code, out, said) = run_commands(&mut shell(recv.port, local.path(), &[]), "cd ..; pwd; cd docs/deep/../../../..; pwd; cd docs; cd; pwd; cd -; pwd");
+    let (code, out, said) = run_commands(
+        &mut shell(recv.port, local.path(), &[]),
+        "cd ..; pwd; cd docs/deep/../../../..; pwd; cd docs; cd; pwd; cd -; pwd",
+    );
     assert_eq!((code, out.as_str()), (0, "/\n/\n/\n/docs\n"), "{said}");
     assert_ne!(root.path().parent(), None);
 }
@@ -277,8 +286,19 @@ fn a_name_that_a_terminal_would_obey_reaches_none() {
     let bytes = OsStr::from_bytes(b"not utf-8 \xff");
     write(&root.path().join(bytes), "x");
     let recv = Recv::start(root.path());
-    let commands =
-        ["ls", "ls -la", "ls -l *", "stat *", "cd d*ell; pwd", "get *", "lls -l", "get d*ell/none", "cd '\x1b[2J'", "\x1bc", "put '\x1b'"];
+    let commands = [
+        "ls",
+        "ls -la",
+        "ls -l *",
+        "stat *",
+        "cd d*ell; pwd",
+        "get *",
+        "lls -l",
+        "get d*ell/none",
+        "cd '\x1b[2J'",
+        "\x1bc",
+        "put '\x1b'",
+    ];
     for commands in commands {
         let (code, out, said) = run_commands(&mut shell(recv.port, local.path(), &[]), commands);
         let all = format!("{out}{said}").replace('\n', "");
@@ -324,7 +344,9 @@ fn a_prompt_lists_completes_and_ends() {
             ("type", "pu\tlo\t\r"),
             ("wait", "1 succeeded, 0 failed"),
             ("type", "ls 'unfinished"),
+            ("wait", "unfinished"),
             ("type", CTRL_C),
+            ("wait", "127.0.0.1:/docs> "),
             ("type", "pwd\r"),
             ("wait", "/docs\r\n"),
             ("type", "nonsense\r"),
@@ -336,7 +358,10 @@ fn a_prompt_lists_completes_and_ends() {
     assert!(recv.path("docs/local file").exists());
     let history = state.path().join("parallel-transfer/shell_history");
     assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(fs::read_to_string(&history).unwrap().contains("put local\\\\ file") || shown.contains("put local\\ file"), "{shown}");
+    assert!(
+        fs::read_to_string(&history).unwrap().contains("put local\\\\ file") || shown.contains("put local\\ file"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -357,7 +382,9 @@ fn ctrl_c_ends_a_transfer_and_not_the_prompt() {
             ("wait", "127.0.0.1:/> "),
             ("type", "put small\r"),
             ("wait", "1 succeeded, 0 failed"),
+            ("wait", "127.0.0.1:/> "),
             ("type", CTRL_C),
+            ("wait", "127.0.0.1:/> "),
             ("type", "quit\r"),
         ],
     );

@@ -99,10 +99,10 @@ impl Reader {
     }
 
     fn take(&mut self, at: usize, byte: u8) {
-        if self.is_comment {
-            self.is_comment = byte != b'\n';
+        if self.is_comment && byte != b'\n' {
             return;
         }
+        self.is_comment = false;
         if self.is_escaped {
             self.is_escaped = false;
             // As in a shell: in double quotes `\` means itself before most, and a line goes on after it.
