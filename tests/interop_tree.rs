@@ -127,3 +127,78 @@ fn our_receiver_lists_what_there_is() {
     assert_eq!((&itself[1]["name"], &itself[1]["size"]), (&json!(""), &json!(3_000_000)));
     open_up(root.path());
 }
+
+/// A server of another make of what is below a folder. Gives its port.
+fn start_peer(folder: &Path, flags: &[&str]) -> (Running, u16) {
+    let process = Running::start(peer().arg("serve").arg(folder).args(flags));
+    let port = process.first_line.rsplit(' ').next().unwrap().parse().unwrap();
+    (process, port)
+}
+
+/// Our pull from the peer.
+fn pull_from(port: u16, file: &str, into: &Path, flags: &[&str]) -> Command {
+    let mut command = recv_command();
+    command.args(["--server", "127.0.0.1", "--port", &port.to_string(), "--plain", "--file", file, "--local_dir"]);
+    command.arg(into).args(flags);
+    command
+}
+
+/// How often the peer was asked for something.
+fn count(log: &Path, op: &str) -> usize {
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().filter(|line| line["op"] == "close").all(|close| close["why"] == "end"), "{log}");
+    lines.iter().filter(|line| line["op"] == op).count()
+}
+
+// C11, C12, C19
+#[test]
+fn we_pull_a_tree_from_a_server_of_another_make() {
+    let (root, into) = (temp_dir(), temp_dir());
+    make_awkward_tree(&root.path().join("out"));
+    let log = into.path().join("log");
+    let (_peer, port) = start_peer(root.path(), &["--log", log.to_str().unwrap(), "--page", "3"]);
+    let target = into.path().join("in");
+    let flags = ["--length", "300000"];
+    expect_code(&mut pull_from(port, "out", &target, &flags), 0);
+    assert_kept(&root.path().join("out"), &target, false, |_| false);
+    assert!(fs::metadata(target.join("blocks/sparse")).unwrap().blocks() * 512 < 1 << 20, "the holes were filled");
+    assert_eq!(count(&log, "open"), 1);
+    assert_eq!(count(&log, "finish"), 1);
+    // What is here already is not asked for again.
+    let before = count(&log, "read");
+    expect_code(&mut pull_from(port, "/out", &target, &flags), 0);
+    assert_eq!(count(&log, "read"), before);
+    open_up(root.path());
+    open_up(into.path());
+}
+
+#[test]
+fn we_pull_one_file_from_a_server_of_another_make() {
+    let (root, into) = (temp_dir(), temp_dir());
+    write(&root.path().join("out/x"), noise(3_000_000, 1));
+    let (_peer, port) = start_peer(root.path(), &[]);
+    for flags in [&["--length", "300000"][..], &["--checksum", "none"]] {
+        expect_code(&mut pull_from(port, "out/x", into.path(), flags), 0);
+        assert_eq!(fs::read(into.path().join("x")).unwrap(), noise(3_000_000, 1));
+        assert_eq!(list(into.path()), ["x"]);
+        fs::remove_file(into.path().join("x")).unwrap();
+    }
+    let output = expect_code(&mut pull_from(port, "out/y", into.path(), &[]), 4);
+    assert!(text(&output.stderr).contains("there is nothing at 'out/y'"), "{}", text(&output.stderr));
+    assert_eq!(list(into.path()), [""; 0]);
+}
+
+// B07, C20, E05
+#[test]
+fn what_goes_wrong_at_a_server_of_another_make_is_asked_for_again() {
+    let root = temp_dir();
+    make_tree(&root.path().join("out"));
+    for fault in [["--damage", "2"], ["--void", "1"], ["--cut", "2"]] {
+        let into = temp_dir();
+        let (_peer, port) = start_peer(root.path(), &fault);
+        let flags = ["--length", "300000", "--process_num", "1", "--thread_num", "1"];
+        expect_code(&mut pull_from(port, "out", into.path(), &flags), 0);
+        assert_same(&root.path().join("out"), into.path());
+    }
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods, reason = "a test may fail, and is no peer")]
 
 pub mod accounts;
+pub mod fake_server;
 pub mod guest;
 pub mod job;
 pub mod journal;
