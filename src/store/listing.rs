@@ -221,6 +221,7 @@ impl<'a> Looker<'a> {
 const MODE_BITS: u16 = MODE_MASK as u16;
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may make files")]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};

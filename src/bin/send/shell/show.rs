@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(in_columns(&[], 80), [""; 0]);
         for width in 1..30 {
             let lines = in_columns(&names, width);
-            assert_eq!(lines.concat().split_whitespace().count() >= 1, true);
+            assert!(lines.concat().split_whitespace().count() >= 1);
             assert!(width < 3 || lines.iter().all(|line| line.len() <= width), "{width} {lines:?}");
         }
     }
