@@ -82,17 +82,17 @@ impl Interrupt {
         state.stop.as_ref().inspect(|stop| stop.ask()).is_some()
     }
 
-    /// From now on signals go to what runs.
+    /// From now on signals go to what runs. Ctrl-C ends a script; a prompt goes on.
     ///
     /// # Errors
     /// The handlers can't be set.
-    pub(super) fn listen(self: &Arc<Self>) -> io::Result<()> {
+    pub(super) fn listen(self: &Arc<Self>, is_interactive: bool) -> io::Result<()> {
         let (mut signals, this) = (signals::listen()?, Arc::clone(self));
         let terminal = tcgetattr(io::stdin().as_fd()).ok();
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 let was_over = this.is_over();
-                let is_over = signal != SIGINT;
+                let is_over = signal != SIGINT || !is_interactive;
                 if !this.ask(is_over) && is_over || was_over {
                     leave(terminal.as_ref());
                 }

@@ -165,7 +165,7 @@ fn serve(args: Args, terminal: Terminal) -> anyhow::Result<u8> {
     // Before there are threads.
     let _ = take_umask();
     let interrupt = Arc::new(Interrupt::default());
-    interrupt.listen()?;
+    interrupt.listen(is_interactive)?;
     let login = args.who.login(&args.host())?;
     let session = Session::new(args.dialer()?, login, Arc::clone(&interrupt));
     let local = std::env::current_dir().context("the current folder is gone")?;

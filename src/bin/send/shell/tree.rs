@@ -1,5 +1,6 @@
 //! The commands for what is at the receiver.
 
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::PASSWORD_LEN_MAX;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::protocol::{Algorithm, Listed, ListedKind};
+use parallel_transfer::secret::PasswordError;
 use parallel_transfer::terminal;
 
 use super::commands::{Call, Usage, print, style_of};
@@ -228,12 +230,10 @@ pub(super) fn get(shell: &mut Shell, call: &Call) -> anyhow::Result<u8> {
 
 pub(super) fn passwd(shell: &mut Shell, _: &Call) -> anyhow::Result<u8> {
     let user = shell.session.user().context("nobody is logged in: the receiver is open to all")?.to_owned();
-    let ask = |prompt: &str| {
-        let asked = terminal::ask_secret(prompt);
-        if shell.stop.is_asked() {
-            bail!(Interrupted);
-        }
-        asked.map_err(|_| anyhow::anyhow!("there is no terminal to ask on"))
+    let ask = |prompt: &str| match terminal::ask_secret(prompt) {
+        Ok(typed) => Ok(typed),
+        Err(PasswordError::Nowhere(error)) if error.kind() == ErrorKind::Interrupted => Err(Interrupted.into()),
+        Err(_) => Err(anyhow::anyhow!("nobody answers: a password is asked for on a terminal")),
     };
     let old = ask(&format!("Password of {user} so far: "))?;
     let new = ask("New password: ")?;
