@@ -288,7 +288,9 @@ mod tests {
             for open in [None, Some(b'\''), Some(b'"')] {
                 let typed = quote(name, open);
                 let closed = format!("{typed}{}", open.map_or(String::new(), |quote| char::from(quote).to_string()));
-                assert_eq!(parse(closed.as_bytes()).unwrap(), [[Word::literal(name.as_bytes())]], "{typed}");
+                let words = parse(closed.as_bytes()).unwrap();
+                assert!(matches!(&words[..], [words] if words.len() == 1), "{typed}");
+                assert_eq!((words[0][0].text(), words[0][0].is_pattern()), (name.as_bytes().to_vec(), false), "{typed}");
             }
         }
     }
