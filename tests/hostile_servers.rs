@@ -1,5 +1,5 @@
-//! Servers that lie to those who pull from them: the client ends, says what was wrong, and writes nothing
-//! but what it asked for, where it was asked to.
+//! Servers that lie, to those who pull from them and to those who look around in the shell: the client
+//! ends, says what was wrong, and writes nothing but what it asked for, where it was asked to.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::disallowed_methods, reason = "a test is no peer")]
 mod common;
@@ -15,7 +15,7 @@ use common::fake_server::*;
 use common::yard::expect_printable;
 use common::*;
 use parallel_transfer::protocol::v2::payload::Mark;
-use parallel_transfer::protocol::{Features, ListedKind, Reply, Request, Status, Totals};
+use parallel_transfer::protocol::{Features, ListedKind, Reply, Request, Space, Status, Totals};
 
 /// Nothing that goes wrong takes longer.
 const BOUNDED: Duration = Duration::from_secs(25);
@@ -33,12 +33,22 @@ const IMPATIENT: [&str; 4] = ["--stall_timeout", "500ms", "--retry_for", "1s"];
 enum Client {
     /// Pulls the folder `x`.
     Pull,
+    /// Lists `x` in the shell.
+    Ls,
+    /// Gets `x` in the shell.
+    Get,
 }
 
-const ALL: [Client; 1] = [Client::Pull];
+const ALL: [Client; 3] = [Client::Pull, Client::Ls, Client::Get];
 
-/// Those that ask for content.
-const TAKERS: [Client; 1] = [Client::Pull];
+/// Those that ask for content, where the connection goes on. (In the shell nobody is told to be impatient.)
+const TAKERS: [Client; 2] = [Client::Pull, Client::Get];
+
+/// Those that only list.
+const LISTERS: [Client; 2] = [Client::Pull, Client::Ls];
+
+/// Who is told to be impatient with a connection that breaks or is silent.
+const IMPATIENT_ONES: [Client; 1] = [Client::Pull];
 
 /// What the client comes to, and words of what it says.
 #[derive(Clone, Copy)]
@@ -74,8 +84,10 @@ fn with_contents(name: &'static str, clients: &'static [Client], end: End, bytes
 }
 
 /// One that gives this for each range of `x/a`.
-fn with_content(name: &'static str, end: End, make: fn(&Asked<'_>, &parallel_transfer::protocol::Read) -> Vec<u8>) -> Row {
-    row(name, &TAKERS, end, move |asked| match asked.read_of("x/a") {
+fn with_content(
+    name: &'static str, clients: &'static [Client], end: End, make: fn(&Asked<'_>, &parallel_transfer::protocol::Read) -> Vec<u8>,
+) -> Row {
+    row(name, clients, end, move |asked| match asked.read_of("x/a") {
         Some(read) => Act::Say(make(asked, read)),
         None => Act::Honest,
     })
@@ -124,6 +136,7 @@ impl Place {
         }
         let top = match client {
             Client::Pull => self.local(),
+            Client::Ls | Client::Get => self.local().join("x"),
         };
         for entry in walkdir::WalkDir::new(self.local()).into_iter().map(Result::unwrap) {
             let path = entry.path();
@@ -148,10 +161,16 @@ fn is_honest(name: &std::path::Path, path: &std::path::Path) -> bool {
 fn command(client: Client, port: u16, place: &Place) -> Command {
     let mut command = match client {
         Client::Pull => recv_command(),
+        Client::Ls | Client::Get => send_command(),
     };
-    command.args(["--server", "127.0.0.1", "--port", &port.to_string(), "--plain"]).args(IMPATIENT).current_dir(place.local());
+    if client != Client::Pull {
+        command.arg("shell");
+    }
+    command.args(["--server", "127.0.0.1", "--port", &port.to_string(), "--plain"]).current_dir(place.local());
     match client {
-        Client::Pull => command.args(["--file", "x", "--local_dir"]).arg(place.local()),
+        Client::Pull => command.args(IMPATIENT).args(["--file", "x", "--local_dir"]).arg(place.local()),
+        Client::Ls => command.args(["-c", "ls -l x"]),
+        Client::Get => command.args(["-c", "get x"]),
     };
     command
 }
@@ -262,7 +281,7 @@ fn a_server_that_means_well_is_believed() {
 /// Names that lead elsewhere, or that nobody may have.
 fn names(_: &str) -> Vec<Row> {
     let with = |name: &'static str, bytes: &[u8]| {
-        let why = if bytes.is_empty() { "without a name" } else { "answers nonsense" };
+        let why = if bytes.is_empty() { "" } else { "answers nonsense" };
         [
             with_contents(name, &ALL, Failure(why), page(true, vec![file(bytes, "x/d/b", 5), listed_at("x", "a")])),
             with_contents(name, &ALL, Failure(why), page(true, vec![folder(bytes), listed_at("x", "a")])),
@@ -361,7 +380,7 @@ fn turns(_: &str) -> Vec<Row> {
         with_contents(name, &TAKERS, Ends, [page(true, vec![listed_at("x", "a")]), bytes()].concat())
     }
     fn to_read(name: &'static str, bytes: fn() -> Vec<u8>) -> Row {
-        row(name, &TAKERS, Failure(" a: "), move |asked| match asked.request {
+        row(name, &IMPATIENT_ONES, Failure(" a: "), move |asked| match asked.request {
             Request::Read(_) => Act::Say(bytes()),
             _ => Act::Honest,
         })
@@ -409,38 +428,46 @@ fn what_was_not_asked_for_is_an_error() {
 /// Content that is not what was listed.
 fn contents(_: &str) -> Vec<Row> {
     vec![
-        with_content("half of it, and the end", Failure(" a: "), |asked, read| {
+        with_content("half of it, and the end", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
             content_of(read, asked.checksum, &honest_a()[..30_000], Mark::Same)
         }),
-        with_content("nothing, and the end", Failure(" a: "), |asked, read| content_of(read, asked.checksum, b"", Mark::Same)),
-        with_content("one block too many", Failure(" a: "), |asked, read| {
+        with_content("nothing, and the end", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
+            content_of(read, asked.checksum, b"", Mark::Same)
+        }),
+        with_content("one block too many", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
             let mut bytes = content_of(read, asked.checksum, &honest_a(), Mark::Same);
             bytes.pop();
             bytes.extend(block(read.binding, asked.checksum, read.range.end, b"more", false));
             bytes.push(Mark::Same as u8);
             bytes
         }),
-        with_content("a hole that is too long", Failure(" a: "), |asked, read| {
+        with_content("a hole that is too long", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
             let end = read.range.end - read.range.start + 1;
             [frame(&Reply::Content), hole(read.binding, asked.checksum, read.range.start, end), vec![Mark::Same as u8]].concat()
         }),
-        with_content("a hole of nothing", Failure(" a: "), |asked, read| {
+        with_content("a hole of nothing", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
             [frame(&Reply::Content), hole(read.binding, asked.checksum, read.range.start, 0), vec![Mark::Same as u8]].concat()
         }),
-        with_content("a hole of 2^64 - 1 bytes", Failure(" a: "), |asked, read| {
+        with_content("a hole of 2^64 - 1 bytes", &IMPATIENT_ONES, Failure(" a: "), |asked, read| {
             [frame(&Reply::Content), hole(read.binding, asked.checksum, read.range.start, u64::MAX)].concat()
         }),
-        with_content("an unknown mark", Failure(" a: "), |_, _| [frame(&Reply::Content), vec![0x33; 100]].concat()),
-        with_content("a wrong digest for ever", Code(3, " a: arrived with another digest 3 times"), |asked, read| {
+        with_content("an unknown mark", &IMPATIENT_ONES, Failure(" a: "), |_, _| {
+            [frame(&Reply::Content), vec![0x33; 100]].concat()
+        }),
+        with_content("a wrong digest for ever", &TAKERS, Code(3, " a: arrived with another digest 3 times"), |asked, read| {
             let mut bytes = content_of(read, asked.checksum, &honest_a(), Mark::Same);
             bytes[frame(&Reply::Content).len() + 5] ^= 1;
             bytes
         }),
-        with_content("void for ever", Code(3, " a: "), |asked, read| content_of(read, asked.checksum, &honest_a(), Mark::Void)),
-        with_content("void at once, for ever", Code(3, " a: "), |asked, read| content_of(read, asked.checksum, b"", Mark::Void)),
-        with_content("voided for ever", Code(3, " a: "), |_, _| answer(Status::Voided, "it is another one now")),
-        with_content("refused", Code(3, "it is \\u{1b}[31mred"), |_, _| answer(Status::Refused, "it is \u{1b}[31mred")),
-        with_content("content bound to another read", Code(3, " a: "), |asked, read| {
+        with_content("void for ever", &TAKERS, Code(3, " a: "), |asked, read| {
+            content_of(read, asked.checksum, &honest_a(), Mark::Void)
+        }),
+        with_content("void at once, for ever", &TAKERS, Code(3, " a: "), |asked, read| {
+            content_of(read, asked.checksum, b"", Mark::Void)
+        }),
+        with_content("voided for ever", &TAKERS, Code(3, " a: "), |_, _| answer(Status::Voided, "it is another one now")),
+        with_content("refused", &TAKERS, Code(3, "it is \\u{1b}[31mred"), |_, _| answer(Status::Refused, "it is \u{1b}[31mred")),
+        with_content("content bound to another read", &TAKERS, Code(3, " a: "), |asked, read| {
             let other =
                 parallel_transfer::protocol::Read { binding: parallel_transfer::digest::Binding::default(), ..read.clone() };
             content_of(&other, asked.checksum, &honest_a(), Mark::Same)
@@ -462,7 +489,12 @@ fn contents(_: &str) -> Vec<Row> {
         with_contents("a file of 2^63 - 1 bytes", &TAKERS, Failure(" huge: "), {
             page(true, vec![file(b"huge", "x/huge", i64::MAX.unsigned_abs())])
         }),
-        with_contents("a file that is larger than it is", &TAKERS, Failure(" a: "), page(true, vec![file(b"a", "x/a", 80_000)])),
+        with_contents(
+            "a file that is larger than it is",
+            &IMPATIENT_ONES,
+            Failure(" a: "),
+            page(true, vec![file(b"a", "x/a", 80_000)]),
+        ),
         with_contents("a sparse file of 2^62 bytes", &TAKERS, Failure(" huge: "), {
             let kind = ListedKind::File { identity: identity("x/huge", 1 << 62), is_sparse: true, names: 1 };
             page(true, vec![entry(b"huge", kind, 0o644)])
@@ -515,10 +547,13 @@ fn endless(_: &str) -> Vec<Row> {
         page(false, (0..400).map(|index| entry(&name(index), ListedKind::Special { mtime: MTIME }, 0o644)).collect())
     };
     vec![
-        for_ever("pages of no names", &ALL, Failure("lists nothing"), |_| page(false, Vec::new())),
+        for_ever("pages of no names", &ALL, Failure("127.0.0.1:"), |_| page(false, Vec::new())),
         for_ever("pages of names", &ALL, Never, many),
         for_ever("pages of folders", &TAKERS, Never, |number| {
             page(false, (0..400).map(|index| folder(format!("{number}-{index}").as_bytes())).collect())
+        }),
+        for_ever("pages of short names", &ALL, Never, |_| {
+            page(false, (0..400_u16).map(|index| folder(&[b'a' + (index % 26) as u8])).collect())
         }),
         for_ever("pages of the same name", &ALL, Never, |_| page(false, vec![folder(b"d")])),
         row("a folder in a folder, and so on", &TAKERS, Failure("dddd"), |asked| match asked.request {
@@ -527,7 +562,7 @@ fn endless(_: &str) -> Vec<Row> {
             }
             _ => Act::Honest,
         }),
-        row("content without an end", &TAKERS, Failure(" a: "), |asked| match asked.read_of("x/a") {
+        row("content without an end", &IMPATIENT_ONES, Failure(" a: "), |asked| match asked.read_of("x/a") {
             Some(read) => {
                 let (binding, checksum, start) = (read.binding, asked.checksum, frame(&Reply::Content));
                 let block = block(binding, checksum, 0, &honest_a()[..65_536], false);
@@ -558,18 +593,18 @@ fn others(_: &str) -> Vec<Row> {
     vec![
         at("silent to the greeting", &ALL, Failure(""), is_hello, || Act::Silent),
         at("silent to Open", &ALL, Failure(""), is_open, || Act::Silent),
-        at("silent to List", &ALL, Failure("the connection to 127.0.0.1"), is_list, || Act::Silent),
-        at("silent to Read", &TAKERS, Failure(" a: "), is_read, || Act::Silent),
-        at("silent to Join", &TAKERS, Failure(""), is_join, || Act::Silent),
+        at("silent to List", &IMPATIENT_ONES, Failure("the connection to 127.0.0.1"), is_list, || Act::Silent),
+        at("silent to Read", &IMPATIENT_ONES, Failure("makes no progress"), is_read, || Act::Silent),
+        at("silent to Join", &IMPATIENT_ONES, Failure(""), is_join, || Act::Silent),
         at("closes at the greeting", &ALL, Failure(""), is_hello, || Act::Close),
         at("closes at Open", &ALL, Failure(""), is_open, || Act::Close),
-        at("closes at List", &ALL, Failure("the connection to 127.0.0.1"), is_list, || Act::Close),
-        at("closes at Read", &TAKERS, Failure(" a: "), is_read, || Act::Close),
+        at("closes at List", &LISTERS, Failure("the connection "), is_list, || Act::Close),
+        at("closes at Read", &IMPATIENT_ONES, Failure(" a: "), is_read, || Act::Close),
         at("closes at Finish", &TAKERS, Ends, is_finish, || Act::Close),
-        at("half a list, then nothing", &ALL, Failure("the connection to 127.0.0.1"), is_list, || {
+        at("half a list, then nothing", &IMPATIENT_ONES, Failure("the connection to 127.0.0.1"), is_list, || {
             Act::Say(page(true, vec![listed_at("x", "a")])[..20].to_vec())
         }),
-        at("one part of a list, then nothing", &ALL, Failure("the connection to 127.0.0.1"), is_list, || {
+        at("one part of a list, then nothing", &IMPATIENT_ONES, Failure("the connection to 127.0.0.1"), is_list, || {
             Act::Say(page(false, vec![listed_at("x", "a")]))
         }),
         at("version 3", &ALL, Failure("does not answer as a receiver"), is_hello, || {
@@ -597,4 +632,43 @@ fn others(_: &str) -> Vec<Row> {
 #[test]
 fn a_server_that_stops_or_is_none_ends_the_run_in_time() {
     hold_against(others);
+}
+
+/// Numbers that the shell shows as they are, or refuses.
+#[test]
+fn numbers_of_a_server_are_shown_or_refused() {
+    let digest = |len: usize| frame(&Reply::Sum(vec![0xa5; len]));
+    let space = |quota, free| frame(&Reply::Space(Space { quota, free, size: u64::MAX }));
+    let all =
+        parallel_transfer::protocol::QuotaSpace { bytes: u64::MAX, files: u64::MAX, bytes_max: u64::MAX, files_max: u64::MAX };
+    let over = parallel_transfer::protocol::QuotaSpace { bytes_max: 0, files_max: 0, ..all };
+    let rows: Vec<(&str, Vec<u8>, &[i32])> = vec![
+        ("sum x/a", digest(0), &[1, 3]),
+        ("sum x/a", digest(64), &[1, 3]),
+        ("sum x/a", digest(60_000), &[1, 3]),
+        ("sum x/a", frame(&Reply::Content), &[1, 3]),
+        ("df", space(Some(all), u64::MAX), &[0]),
+        ("df", space(Some(over), 0), &[0]),
+        ("df", space(None, u64::MAX), &[0]),
+        ("quota", space(Some(all), 0), &[0]),
+        ("quota", space(Some(over), u64::MAX), &[0]),
+        ("df", raw_frame(0x8e, &[2; 49]), &[1, 3]),
+        ("df", raw_frame(0x8e, &[0; 48]), &[1, 3]),
+    ];
+    for (words, reply, codes) in rows {
+        let place = Place::new();
+        let said = reply.clone();
+        let server = FakeServer::start(move |asked| match asked.request {
+            Request::Sum { .. } | Request::Space => Act::Say(said.clone()),
+            _ => Act::Honest,
+        });
+        let mut command = send_command();
+        command.args(["shell", "--server", "127.0.0.1", "--port", &server.port.to_string(), "--plain", "-c", words]);
+        let met = meet(command.current_dir(place.local()), BOUNDED);
+        // Where a shell asks how much room there is as it begins, that is where it fails.
+        let is_right = met.code.is_some_and(|code| codes.contains(&code));
+        assert!(is_right && !met.said.contains("panicked"), "{words}, {reply:02x?}: {:?}, {}", met.code, met.said);
+        expect_printable(&met.said);
+        assert_eq!(place.what_is_wrong(Client::Ls), [""; 0]);
+    }
 }
