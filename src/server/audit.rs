@@ -90,6 +90,12 @@ impl<'a> Audit<'a> {
         self.tell("refuse", &Act { reason: Some(&why), ..Act::default() });
     }
 
+    /// It is told why, and served as before.
+    pub(super) fn refused_request(&self, why: &str) {
+        self.metrics.failed.add(1);
+        self.tell("refuse", &Act { reason: Some(&why), ..Act::default() });
+    }
+
     /// It works on a job that another connection opened.
     pub(super) fn joined(&mut self, session: &Session) {
         self.session = Some(session.number);

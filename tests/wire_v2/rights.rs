@@ -110,6 +110,7 @@ fn the_rights_of_an_account_count_for_each_request() {
     let mut guest = browsing(&service);
     assert_eq!(why(guest.ask(&list_frame("", false))), "alice may not list here (rights: read)");
     assert_eq!(why(guest.ask(&read)), "file is not there");
+    service.recv.process.wait_for_log("alice may not list here (rights: read)");
     service.user(&["rights", "alice", "list,write"]);
     wait_until("the right to list is there", || is_listed(guest.ask(&list_frame("", false))));
     assert_eq!(why(guest.ask(&read)), "alice may not read here (rights: write,list)");

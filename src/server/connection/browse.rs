@@ -35,6 +35,7 @@ impl Connection<'_> {
     /// Says why a request is not done; the content of a put is read off.
     pub(super) fn refuse(&mut self, put: Option<Put>, why: String) -> Result<io::Result<()>, Ending> {
         let session = self.session()?;
+        self.audit.refused_request(&why);
         if let Some(Put { path, file, range, binding }) = put {
             let size = file.identity.size;
             let run = Run { range, size, is_sparse: file.is_sparse, checksum: session.open.checksum, binding };
