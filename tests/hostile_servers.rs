@@ -555,6 +555,13 @@ fn endless(_: &str) -> Vec<Row> {
         for_ever("pages of short names", &ALL, Never, |_| {
             page(false, (0..400_u16).map(|index| folder(&[b'a' + (index % 26) as u8])).collect())
         }),
+        row("Finish is never answered", &IMPATIENT_ONES, Ends, |asked| match asked.request {
+            Request::Finish => Act::ForEver(Box::new(|_| {
+                let path = parallel_transfer::path::RemotePath::parse(b"x").unwrap();
+                frame(&Reply::Missing { path, reason: "gone".to_owned() })
+            })),
+            _ => Act::Honest,
+        }),
         for_ever("pages of the same name", &ALL, Never, |_| page(false, vec![folder(b"d")])),
         row("a folder in a folder, and so on", &TAKERS, Failure("dddd"), |asked| match asked.request {
             Request::List(list) if !list.itself && asked.path.starts_with('x') => {
