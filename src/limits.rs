@@ -199,6 +199,10 @@ pub const FETCHED_AT_ONCE_MAX: usize = 64;
 /// Names in one part of a list.
 pub const LIST_PAGE_MAX: usize = 512;
 
+/// Bytes of the names of folders that a server listed, and of what they cost beside, until those are listed too:
+/// so much of this side's memory may a server take.
+pub const FOLDERS_LISTED_LEN_MAX: usize = 64 * 1024 * 1024;
+
 /// Folders that a server is asked to list at once: their lists are on their way while the first is worked off.
 pub const LISTED_AT_ONCE_MAX: usize = 32;
 

@@ -1,6 +1,6 @@
 //! Counters that anyone may add to, the failed entries, and the summary of both.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -85,11 +85,18 @@ pub struct Waits {
     pub verifying: Timer,
     /// The receiver: its file system.
     pub writing: Timer,
+    /// Does content come in, and not go out?
+    inbound: AtomicBool,
     /// What was told of it already.
     told: Mutex<[Duration; 9]>,
 }
 
 impl Waits {
+    /// Content comes in: what is done to it here is the receiver's part.
+    pub fn set_inbound(&self) {
+        self.inbound.store(true, Ordering::Relaxed);
+    }
+
     /// All, in the order of a chunk's way, each with its name.
     #[must_use]
     pub fn all(&self) -> [(&'static str, &Timer); 9] {
@@ -121,12 +128,21 @@ impl Waits {
         let waited = seconds(&[&self.blocked, &self.answers]);
         let (busy, idle) = (seconds(&[&self.verifying, &self.writing]), seconds(&[&self.receiving]));
         let disk = if busy + idle > 0.0 { waited * busy / (busy + idle) } else { 0.0 };
-        let mut shares = vec![
-            ("reading", seconds(&[&self.work, &self.reading])),
-            ("sending", seconds(&[&self.digesting, &self.sending])),
-            ("the receiver's disk", disk),
-            ("the network", waited - disk),
-        ];
+        let mut shares = if self.inbound.load(Ordering::Relaxed) {
+            vec![
+                ("listing", seconds(&[&self.work])),
+                ("verifying", seconds(&[&self.verifying])),
+                ("this side's disk", seconds(&[&self.writing])),
+                ("the network or the server", waited),
+            ]
+        } else {
+            vec![
+                ("reading", seconds(&[&self.work, &self.reading])),
+                ("sending", seconds(&[&self.digesting, &self.sending])),
+                ("the receiver's disk", disk),
+                ("the network", waited - disk),
+            ]
+        };
         let all: f64 = shares.iter().map(|(_, share)| share).sum();
         shares.sort_by(|(_, one), (_, other)| other.total_cmp(one));
         let hundredths = |share: f64| if all > 0.0 { (share / all * 100.0).round() as u64 } else { 0 };

@@ -35,8 +35,8 @@ fn a_token_is_good_for_its_own_job_alone_as_long_as_that_lasts_and_from_any_addr
     let service = Service::start(&["--login_timeout", "1s"]);
     let (port, token) = (service.recv.port, new_token());
     // Whoever has no login waits, unread: nothing of what it says is done.
-    let mut unknown = Guest::greeted(&service);
     let before = Instant::now();
+    let mut unknown = Guest::greeted(&service);
     unknown.send(&[join(new_token()), put("stranger", b"x")].concat());
     assert!(unknown.refusal().contains("knows no such job"));
     assert!(before.elapsed() >= Duration::from_millis(900), "{:?}", before.elapsed());

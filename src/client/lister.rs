@@ -20,8 +20,10 @@ use super::queue::Queue;
 use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::{NoteDigest, TellPath};
-use crate::entry::{Attributes, Entry, FileMeta, Kind};
-use crate::limits::{ASKED_LEN_MAX, FOLDERS_WAITING_LEN_MAX, LISTED_AT_ONCE_MAX, LISTED_MAX, NAME_LEN_MAX, PATH_LEN_MAX};
+use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind};
+use crate::limits::{
+    ASKED_LEN_MAX, FOLDERS_LISTED_LEN_MAX, LINK_COST, LISTED_AT_ONCE_MAX, LISTED_MAX, NAME_LEN_MAX, PATH_LEN_MAX,
+};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::{Answer, Known, List, Listed, ListedKind, Page, Reply, Status, v2};
@@ -54,7 +56,7 @@ pub(super) struct Listing {
     asked_len: usize,
     /// Names that were listed so far.
     listed: u64,
-    links: Links,
+    links: Links<Identity>,
     folders: Folders,
     /// Files to be queued.
     files: Vec<Sending>,
@@ -178,7 +180,7 @@ impl<'a> Lister<'a> {
             let before = bytes.len();
             v2::request::encode_list(&mut bytes, &list_of(self.job, folder.clone(), false));
             let len = bytes.len() - before;
-            listing.waiting_len = listing.waiting_len.saturating_sub(folder.as_bytes().len());
+            listing.waiting_len = listing.waiting_len.saturating_sub(folder.as_bytes().len() + LINK_COST);
             listing.asked_len += len;
             listing.asked.push_back((folder, len));
         }
@@ -265,8 +267,8 @@ impl<'a> Lister<'a> {
         }
         let kind = match listed.kind {
             ListedKind::Directory { mtime } => {
-                let len = listing.waiting_len + path.as_bytes().len();
-                if len > FOLDERS_WAITING_LEN_MAX {
+                let len = listing.waiting_len + path.as_bytes().len() + LINK_COST;
+                if len > FOLDERS_LISTED_LEN_MAX {
                     leave_out(self.progress, &path, "left out: too many folders side by side");
                     return Ok(());
                 }
@@ -280,9 +282,8 @@ impl<'a> Lister<'a> {
                 return Ok(());
             }
             ListedKind::File { identity, is_sparse, names } => {
-                // Names of one file have one tag.
-                let id = u128::from_be_bytes(identity.tag);
-                match if names > 1 { listing.links.meet(id, names, &path) } else { None } {
+                // Names of one file are in one state.
+                match if names > 1 { listing.links.meet(identity, names, &path) } else { None } {
                     Some(to) => Kind::HardLink { to },
                     None => Kind::File { identity, is_sparse },
                 }
@@ -364,7 +365,7 @@ impl<'a> Lister<'a> {
     ///
     /// # Errors
     /// It can't be read, is another one, or is not waited for any more.
-    pub(super) fn read_digest(&self, path: &RemotePath, identity: &crate::entry::Identity) -> io::Result<[u8; 32]> {
+    pub(super) fn read_digest(&self, path: &RemotePath, identity: &Identity) -> io::Result<[u8; 32]> {
         let mut going = || if self.stop.is_asked() { Err(io::Error::other("stopped")) } else { Ok(()) };
         let path = self.site.landing.base.join(path).map_err(io::Error::other)?;
         self.site.store.digest_of(&path, identity, &mut going).map_err(io::Error::other)

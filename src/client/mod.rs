@@ -64,7 +64,7 @@ use announce::{Announcer, Line, NotBegun};
 use attempts::{Attempts, Interrupted};
 use create::Creator;
 use live::Live;
-use outcome::{Event, GaveUp, Taken, Terms, Wait};
+use outcome::{Event, GaveUp, PUSH, Taken, Terms, Wait};
 use process::Process;
 use queue::Queue;
 use source::Source;
@@ -265,6 +265,7 @@ fn attempt(
         repeats: session.takes_repeats() && !job.dialer.is_local(),
         look: &look,
         note_digest: watcher.digest,
+        words: &PUSH,
     };
     let queue = Queue::new(terms, progress);
     let (live, control_live, done, over) = (Live::default(), Live::default(), Stop::new()?, Stop::new()?);
@@ -485,7 +486,7 @@ fn start_workers<'scope, 'a: 'scope>(
             if threads < thread_num { Some(GROW_THREAD_BYTES) } else { (processes < process_num).then_some(GROW_PROCESS_BYTES) };
         match queue.wait_event(enough_work) {
             Event::Finished => return Ok(()),
-            Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the receiver went away: {why}"),
+            Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the {} went away: {why}", queue.words().peer),
             Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
             Event::Backlog if threads < thread_num => {
                 let holder = queue.enter(1);

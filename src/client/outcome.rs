@@ -85,7 +85,26 @@ pub(super) struct Terms<'a> {
     pub(super) look: &'a (dyn Fn(&RemotePath) -> Option<FileMeta> + Sync),
     /// Takes the BLAKE3 digest of each file that is whole, where they are wanted.
     pub(super) note_digest: Option<super::NoteDigest<'a>>,
+    /// How a person is told of it.
+    pub(super) words: &'static Words,
 }
+
+/// What is said differently of the two ways.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// What is done to a file.
+    pub(super) done: &'static str,
+    /// Who is at the other end.
+    pub(super) peer: &'static str,
+    /// What that end does not do with a file.
+    pub(super) refused: &'static str,
+}
+
+/// Files are sent to a receiver.
+pub(super) const PUSH: Words = Words { done: "sent", peer: "receiver", refused: "not taken" };
+
+/// Files are fetched from a server.
+pub(super) const PULL: Words = Words { done: "fetched", peer: "server", refused: "not given" };
 
 impl fmt::Debug for Terms<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use anyhow::Context as _;
 
@@ -12,15 +13,15 @@ use super::fetch::Site;
 use super::lister::{self, Lister, Listing};
 use super::live::Live;
 use super::login::Login;
-use super::outcome::{Taken, Terms, Wait};
+use super::outcome::{PULL, Taken, Terms, Wait};
 use super::queue::Queue;
-use super::talk::Talk;
+use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::worker::{Way, Worker};
 use super::{Look, Refused, Watcher, chunk_len, leave_out, missing, named, new_token, start_workers};
 use crate::entry::FileMeta;
 use crate::landing::{End, Landing, Rules};
-use crate::limits::JOURNALED_LEN_MIN;
+use crate::limits::{JOURNALED_LEN_MIN, OPEN_TIMEOUT};
 use crate::net;
 use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
@@ -76,6 +77,7 @@ impl Pull<'_> {
 /// What ends the whole run, as of [`run`](super::run); [`Refused`] where the server did not want it.
 pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     progress.processes.add(1);
+    progress.waits.set_inbound();
     let mut open = job.from.clone();
     let mut attempts = Attempts::new(job.dialer.retry_for());
     let mut is_first = true;
@@ -119,6 +121,7 @@ fn attempt(
         repeats: session.takes_repeats(),
         look: &look,
         note_digest: watcher.digest,
+        words: &PULL,
     };
     let queue = Queue::new(terms, progress);
     let take = |holder, wait| match wait {
@@ -263,11 +266,18 @@ fn end_session(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>, live: &Live, st
     let finish = |talk: &mut Talk<'_>| {
         talk.say(&bytes)?;
         talk.flush()?;
-        while !matches!(talk.next_reply(&job.dialer)?, Reply::Finished(_) | Reply::Refused(_)) {}
-        Ok::<_, Trouble>(())
+        let until = Instant::now() + OPEN_TIMEOUT;
+        loop {
+            match talk.next_reply(&job.dialer)? {
+                Reply::Finished(_) | Reply::Refused(_) => return Ok::<_, Trouble>(()),
+                Reply::Heartbeat | Reply::Missing { .. } if Instant::now() < until => {}
+                _ => return Err(out_of_turn(&job.dialer)),
+            }
+        }
     };
-    if finish(talk).is_ok() {
-        return;
+    match finish(talk) {
+        Err(Trouble::Broken(_)) => {}
+        _ => return,
     }
     // The connection was silent for as long as the content took.
     let again = job.dialer.dial(stop).map_err(|error| Trouble::Fatal(error.into())).and_then(|stream| {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::digests::{Digests, ReadDigest};
 use super::flight::{Flight, Holder};
 use super::lost::Lost;
-use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms};
+use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms, Words};
 use super::plan::{Chunk, Rest, Sending};
 use super::refusals::{GivenUp, Refusals};
 use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REPEAT_POLL};
@@ -162,6 +162,12 @@ impl<'a> Queue<'a> {
         self.lock().rests.len() >= QUEUE_FILES_LOW
     }
 
+    /// How a person is told of it.
+    #[must_use]
+    pub(super) fn words(&self) -> &'static Words {
+        self.terms.words
+    }
+
     /// Is nothing more to be done?
     #[must_use]
     pub(super) fn is_finished(&self) -> bool {
@@ -277,13 +283,13 @@ impl<'a> Queue<'a> {
         }
         let meta = (self.terms.look)(&file.path).filter(|_| file.changes < CHANGES_MAX);
         let Some(meta) = meta else {
-            self.fail(file, "changed while it was sent");
+            self.fail(file, &format!("changed while it was {}", self.words().done));
             return None;
         };
         if !file.fail() {
             return None;
         }
-        tracing::info!("{}: changed while it was sent, is sent anew", file.path);
+        tracing::info!("{}: changed while it was {done}, is {done} anew", file.path, done = self.words().done);
         let mut anew = Sending::new(file.path.clone(), meta);
         anew.changes = file.changes + 1;
         Some(anew)
@@ -326,9 +332,9 @@ impl<'a> Queue<'a> {
                 self.refuse(state, chunk, &why, given_up);
             }
             Outcome::Stalled => {
-                let why = "the receiver takes connections but makes no progress";
-                let given_up = state.refusals.stall(&mut chunk, why);
-                self.refuse(state, chunk, why, given_up);
+                let why = format!("the {} takes connections but makes no progress", self.words().peer);
+                let given_up = state.refusals.stall(&mut chunk, &why);
+                self.refuse(state, chunk, &why, given_up);
             }
         }
     }
@@ -379,7 +385,8 @@ impl<'a> Queue<'a> {
     fn refuse(&self, state: &mut State, chunk: Chunk, why: &str, given_up: GivenUp) {
         state.aborted |= given_up.of_all;
         if given_up.of_file {
-            self.fail(&chunk.file, &format!("not taken by the receiver, whose log may say why: {why}"));
+            let Words { refused, peer, .. } = self.words();
+            self.fail(&chunk.file, &format!("{refused} by the {peer}, whose log may say why: {why}"));
         } else {
             self.put_back(state, chunk);
         }

@@ -33,7 +33,7 @@ pub(super) struct Walker<'a> {
     giver: Giver,
     progress: &'a Progress,
     keeper: Keeper<'a>,
-    links: Links,
+    links: Links<(u64, u64)>,
     /// The name that is being looked at, below the top.
     path: Vec<u8>,
     /// The folders that lead to it, the top first.
@@ -189,12 +189,8 @@ impl<'a> Walker<'a> {
                 Ok(Kind::Directory { mtime: if keeps_metadata { mtime_of(seen) } else { (0, 0) } })
             }
             FileType::RegularFile => {
-                let first = if keeps_metadata && seen.stx_nlink > 1 {
-                    let (device, inode) = id_of(seen);
-                    self.links.meet(u128::from(device) << 64 | u128::from(inode), seen.stx_nlink, path)
-                } else {
-                    None
-                };
+                let first =
+                    if keeps_metadata && seen.stx_nlink > 1 { self.links.meet(id_of(seen), seen.stx_nlink, path) } else { None };
                 Ok(first.map_or_else(|| file_kind(seen, self.look), |to| Kind::HardLink { to }))
             }
             FileType::Symlink if keeps_metadata => {

@@ -9,7 +9,14 @@ fn file(name: &str, size: u64) -> Sending {
 }
 
 fn terms(length: u64) -> Terms<'static> {
-    Terms { length, is_whole_when_stored: true, repeats: true, look: &|_| None, note_digest: None }
+    Terms {
+        length,
+        is_whole_when_stored: true,
+        repeats: true,
+        look: &|_| None,
+        note_digest: None,
+        words: &super::super::outcome::PUSH,
+    }
 }
 
 /// Of holder by holder's number of threads.
