@@ -124,15 +124,15 @@ fn expect_sums(asking: &mut impl Asks, name: &str, file: &Path) {
 }
 
 /// All acts in the folder that was opened, which is `top`.
-fn expect_acts(asking: &mut impl Asks, base: &str, top: &Path) {
+fn expect_acts<A: Asks>(asking: &mut A, base: &str, top: &Path, bring: impl Fn(&mut A, &str, &[u8])) {
     let content = noise(600_000, 1);
     asking.does(&make_directory("d", false));
     asking.does_not(&make_directory("d", false), &format!("{base}/d is there already"));
     asking.does_not(&make_directory("x/y", false), &format!("can't open {base}/x: No such file or directory (os error 2)"));
     asking.does(&make_directory("x/y", true));
     asking.does(&make_directory("x/y", true));
-    asking.puts("d/a", &content);
-    asking.puts("empty", b"");
+    bring(asking, "d/a", &content);
+    bring(asking, "empty", b"");
     asking.does_not(&rename("d/a", "empty"), &format!("{base}/empty is there already"));
     asking.does_not(&rename("d", "d/e"), &format!("{base}/d/e is in what is to have that name"));
     asking.does(&rename("d", "x/e"));
@@ -154,7 +154,8 @@ fn expect_acts(asking: &mut impl Asks, base: &str, top: &Path) {
 fn a_tree_is_changed_by_name_and_told_of() {
     let mut yard = Yard::prepared(|root| fs::create_dir(root.join("in")).unwrap());
     let mut client = browser(&yard.recv, "in");
-    expect_acts(&mut client, "in", &yard.root().join("in"));
+    let top = yard.root().join("in");
+    expect_acts(&mut client, "in", &top, |_, name, content| write(&top.join(name), content));
     assert_eq!(client.space().quota, None);
     client.does_not(&change_password("a", "b"), "this receiver has no accounts");
     client.finish_well();
@@ -255,10 +256,10 @@ fn what_is_removed_is_given_back_at_once_and_is_so_after_a_kill() {
         other.puts("beside", b"");
     });
     assert_eq!(client.used(), (0, 1));
-    client.puts("all", &noise(1 << 19, 1));
-    client.puts("of it", &noise(1 << 19, 2));
+    other.puts("all", &noise(1 << 19, 1));
+    other.puts("of it", &noise(1 << 19, 2));
     assert_eq!(
-        client.asks(&put("more", b"x")),
+        other.asks(&put("more", b"x")),
         Reply::Answer(Answer {
             status: Status::Refused,
             reason: "needs 1 bytes, 0 bytes of 1 MiB left: remove something, or have the quota raised, for in/more".to_owned(),
@@ -313,7 +314,7 @@ fn opens(service: &Service, password: &str) -> Reply {
 fn an_account_changes_its_own_tree_and_the_trail_tells_it() {
     let service = Service::start(&["--log_format", "json"]);
     let mut guest = Guest::opened(&service, "alice", new_token());
-    expect_acts(&mut guest, "in", &service.home(1).join("in"));
+    expect_acts(&mut guest, "in", &service.home(1).join("in"), |asking, name, content| asking.puts(name, content));
     assert_eq!(guest.used(), (0, 0));
     guest.does(&make_directory("d", false));
     guest.does(&rename("d", "e"));

@@ -80,7 +80,8 @@ fn an_address_has_so_many_connections_and_silent_ones_make_room() {
     // Those that have said something keep their place, and their neighbours have to wait for it.
     let spoken: Vec<_> = (0..8).map(|_| connect_from(78, recv.port).unwrap()).collect();
     for stream in &spoken {
-        std::io::Write::write_all(&mut &*stream, b"c").unwrap();
+        std::io::Write::write_all(&mut &*stream, &cd("x")).unwrap();
+        assert_eq!(read_bytes(stream, 1), b"0");
     }
     wait_for_close(connect_from(78, recv.port).unwrap());
     recv.process.wait_for_log("there are 8 connections from its address");
