@@ -351,6 +351,7 @@ fn a_prompt_lists_completes_and_ends() {
             ("wait", "/docs\r\n"),
             ("type", "nonsense\r"),
             ("wait", "no such command"),
+            ("wait", "127.0.0.1:/docs> "),
             ("type", CTRL_D),
         ],
     );
