@@ -1,7 +1,6 @@
 //! Files of the tree that are read: opened below the root, and told apart from what they were.
 
 use std::fs::File;
-use std::os::fd::AsFd as _;
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
@@ -13,7 +12,8 @@ use crate::entry::Identity;
 use crate::path::RemotePath;
 
 impl Store {
-    /// Opens a regular file for reading; says which it is, in which state.
+    /// Opens a regular file for reading; says which had its name before that, in which state. Whoever reads
+    /// it finds out afterwards whether what was read is that one's: one look fewer at each small file.
     ///
     /// # Errors
     /// It is not there, is something else, or the system said no.
@@ -25,14 +25,9 @@ impl Store {
         let opened = self.in_folder_there(folders, path, |folder| {
             let name = name_of(path);
             // Looked at first: whoever opens a FIFO lets go who waits for that, and a device may do anything.
-            let kind = jail::kind_of(folder.as_fd(), name)?;
-            if kind != FileType::RegularFile {
-                return Ok(Err(kind));
-            }
-            let file = jail::open_child_file(folder.as_fd(), name)?;
-            let seen = jail::look_at(file.as_fd())?;
+            let seen = jail::look(folder.as_fd(), name)?;
             Ok(match FileType::from_raw_mode(seen.stx_mode.into()) {
-                FileType::RegularFile => Ok((file, identify_seen(&seen))),
+                FileType::RegularFile => Ok((jail::open_child_file(folder.as_fd(), name)?, identify_seen(&seen))),
                 kind => Err(kind),
             })
         })?;
