@@ -35,6 +35,8 @@ Examples:
           make an account; 'recv user --help' tells of quotas, keys and rights
   recv --port 9000 --root /
           let every path mean what it says, as the Python original does
+  recv --server HOST --port 9000 --file photos --local_dir .
+          fetch from another receiver; 'recv --server HOST --help' has the flags of that
 
 Every flag may be written with '-' instead of '_'.
 
