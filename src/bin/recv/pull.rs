@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, ensure};
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use parallel_transfer::client::{self, Pull};
 use parallel_transfer::flags::folder_of_user;
+use parallel_transfer::limits::KEEP_INCOMING_DEFAULT;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
 use parallel_transfer::protocol::Open;
@@ -38,7 +40,7 @@ the rest is here; 4 refused before anything landed; 130 interrupted.";
 #[command(name = "recv", version, after_help = format!("{RULES}\n\n{EXAMPLES}"))]
 struct Args {
     /// The receiver's name or address
-    #[arg(long, value_name = "HOST", requires = "port", required_unless_present = "ticket_file")]
+    #[arg(long, value_name = "HOST", requires = "port")]
     server: Option<String>,
 
     /// The receiver's port
@@ -79,6 +81,10 @@ impl Args {
         let transfer = &self.transfer;
         ensure!(transfer.wire.protocol == Protocol::V2, "nothing can be fetched over protocol v1: leave --protocol out");
         let ticket = if self.server.is_some() { None } else { transfer.ticket(&mut Self::command())? };
+        if ticket.is_none() && self.server.is_none() {
+            let message = "--server and --port are needed, or a ticket: with --ticket_file, or in PTF_TICKET";
+            Self::command().error(ErrorKind::MissingRequiredArgument, message).exit()
+        }
         let (dialer, login) = transfer.dialer(ticket.as_ref(), self.server.as_deref().zip(self.port))?;
         let umask = take_umask();
         let shown = Escaped::path(&self.local_dir);
@@ -106,6 +112,13 @@ impl Args {
         };
         let what = format!("{} of {}", Escaped(self.file.as_bytes()), job.dialer);
         let told = Told { act: ["fetching", "would fetch"], what: &what, place: &|_| place.clone() };
-        drive::watch(transfer, &told, &job.dialer, landed, progress, |watcher| client::pull(&job, watcher, progress, stop))
+        let done =
+            drive::watch(transfer, &told, &job.dialer, landed, progress, |watcher| client::pull(&job, watcher, progress, stop));
+        if !transfer.dry_run {
+            // Behind the pull, which goes on with what it may, however old.
+            store.adopt(KEEP_INCOMING_DEFAULT, &mut || !stop.is_asked());
+            store.end_index();
+        }
+        done
     }
 }
