@@ -45,7 +45,11 @@ impl<'a> Digests<'a> {
         if unread.len() < UNREAD_FILES_MAX {
             unread.push(Arc::clone(file));
         } else {
-            leave_out(progress, &file.path, "is there, but its digest is not made: too many were gone on with; send again");
+            leave_out(
+                progress,
+                &file.path,
+                "is there, but its digest is not made: too many were gone on with; the same command again makes it",
+            );
         }
     }
 

@@ -52,7 +52,7 @@ impl<Id: Eq + Hash> Links<Id> {
                 } else if others > 0 && !self.was_full {
                     self.was_full = true;
                     tracing::warn!(
-                        "{name}: too many files have several names: from here on some of them are sent as files of their own"
+                        "{name}: too many files have several names: from here on some of them are taken for files of their own"
                     );
                 }
                 None

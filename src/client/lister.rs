@@ -64,6 +64,8 @@ pub(super) struct Listing {
     spool: Option<Spool>,
     /// Hard links, until all files are settled.
     held: Pending,
+    /// Files that are here already and whose digest is wanted: who lists is not to wait while they are read.
+    unread: Spool,
 }
 
 /// Asks what the session's own path is.
@@ -128,6 +130,7 @@ impl<'a> Lister<'a> {
             files: Vec::new(),
             spool: None,
             held: Pending::default(),
+            unread: Spool::default(),
         };
         self.take_top(&mut listing, top).map_err(Trouble::Fatal)?;
         self.push(&mut listing);
@@ -350,7 +353,11 @@ impl<'a> Lister<'a> {
             self.progress.unchanged_bytes.add(meta.identity.size);
             self.progress.done_files.add(1);
             self.progress.done_bytes.add(meta.identity.size);
-            note_there(self.digest, &|path, identity| self.read_digest(path, identity), &path, &meta.identity, self.progress);
+            if self.digest.is_some()
+                && let Err(error) = listing.unread.push(&record_of(&path, &meta.identity))
+            {
+                leave_out(self.progress, &path, &format!("is there, but its digest is not made: {error}"));
+            }
             return;
         }
         if let Some(tell) = self.dry {
@@ -359,6 +366,21 @@ impl<'a> Lister<'a> {
         let mut file = Sending::new(path, meta);
         file.asks_first = !landing.is_new && file.meta.identity.size > self.part_len;
         listing.files.push(file);
+    }
+
+    /// Reads the files that were here already, where their digests are wanted.
+    ///
+    /// # Errors
+    /// What was kept can't be read back.
+    pub(super) fn read_for_digests(&self, listing: &Listing) -> anyhow::Result<()> {
+        let read = |path: &RemotePath, identity: &Identity| self.read_digest(path, identity);
+        let mut taken = Ok(());
+        let each = listing.unread.each(|record| {
+            taken = of_record(record).map(|(path, identity)| note_there(self.digest, &read, &path, &identity, self.progress));
+            if taken.is_ok() && !self.stop.is_asked() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        each.context("what is here already can't be read back")?;
+        taken
     }
 
     /// The BLAKE3 digest of a file that is here.
@@ -372,23 +394,49 @@ impl<'a> Lister<'a> {
     }
 
     /// Has hard links noted, when all files are settled: one whose file did not come would be made to
-    /// whatever has that file's name here.
+    /// whatever has that file's name here; and one whose file changed, and came anew, to what may have taken
+    /// that name alone. `look` looks at a name once more.
     ///
     /// # Errors
     /// What was kept can't be read back.
-    pub(super) fn describe_hard_links(&self, listing: &mut Listing) -> io::Result<()> {
+    pub(super) fn describe_hard_links(
+        &self, listing: &mut Listing, look: &dyn Fn(&RemotePath) -> Option<FileMeta>,
+    ) -> io::Result<()> {
         let held = std::mem::take(&mut listing.held);
+        let identity = |path: &RemotePath| look(path).map(|meta| meta.identity);
+        let are_one = |one: &RemotePath, other: &RemotePath| {
+            identity(one).is_some_and(|first| identity(other).is_some_and(|second| first == second))
+        };
         held.each_link(|link| {
-            if let Kind::HardLink { to } = &link.kind
-                && self.queue.may_have_lost(to)
-            {
-                leave_out(self.progress, &link.path, &format!("{to}, which it is a link to, did not arrive"));
-            } else {
-                self.describe(listing, link);
+            match &link.kind {
+                Kind::HardLink { to } if self.queue.may_have_lost(to) => {
+                    leave_out(self.progress, &link.path, &format!("{to}, which it is a link to, did not arrive"));
+                }
+                Kind::HardLink { to } if self.queue.may_have_changed(to) && !are_one(to, &link.path) => {
+                    let why = format!("{to}, which it was another name of, changed meanwhile: fetch it again");
+                    leave_out(self.progress, &link.path, &why);
+                }
+                _ => self.describe(listing, link),
             }
             ControlFlow::Continue(())
         })
     }
+}
+
+/// A file that is here, to be read for its digest.
+fn record_of(path: &RemotePath, identity: &Identity) -> Vec<u8> {
+    let (seconds, nanoseconds) = identity.mtime;
+    [&identity.size.to_be_bytes()[..], &seconds.to_be_bytes(), &nanoseconds.to_be_bytes(), path.as_bytes()].concat()
+}
+
+/// The same, of whatever tag.
+fn of_record(record: &[u8]) -> anyhow::Result<(RemotePath, Identity)> {
+    let damaged = || anyhow::anyhow!("what is here already was not read back as it was");
+    let (size, rest) = record.split_first_chunk().ok_or_else(damaged)?;
+    let (seconds, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let (nanoseconds, path) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let mtime = (i64::from_be_bytes(*seconds), u32::from_be_bytes(*nanoseconds));
+    Ok((RemotePath::parse(path)?, Identity { size: u64::from_be_bytes(*size), mtime, tag: [0; 16] }))
 }
 
 /// Keeps a part of a list for later.

@@ -1,5 +1,5 @@
-//! Files that did not arrive. What has their names at the receiver is something else, which nothing
-//! may be linked to.
+//! Files that did not arrive, or not as they were found. What has their names where they land is something
+//! else, which nothing may be linked to.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::LOST_FILES_MAX;
 use crate::path::RemotePath;
 
-/// The files of one run that did not arrive, eight bytes each: a disk that is full may fail a million.
+/// Such files of one run, eight bytes each: a disk that is full may fail a million.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     hasher: RandomState,
@@ -16,7 +16,7 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    /// Notes that the file at `path` did not arrive.
+    /// Notes that the file at `path` is one of them.
     pub(super) fn add(&self, path: &RemotePath) {
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         if hashes.len() < LOST_FILES_MAX {

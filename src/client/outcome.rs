@@ -98,13 +98,15 @@ pub(super) struct Words {
     pub(super) peer: &'static str,
     /// What that end does not do with a file.
     pub(super) refused: &'static str,
+    /// Who has what came of a file.
+    pub(super) keeper: &'static str,
 }
 
 /// Files are sent to a receiver.
-pub(super) const PUSH: Words = Words { done: "sent", peer: "receiver", refused: "not taken" };
+pub(super) const PUSH: Words = Words { done: "sent", peer: "receiver", refused: "not taken", keeper: "the receiver" };
 
 /// Files are fetched from a server.
-pub(super) const PULL: Words = Words { done: "fetched", peer: "server", refused: "not given" };
+pub(super) const PULL: Words = Words { done: "fetched", peer: "server", refused: "not given", keeper: "this machine" };
 
 impl fmt::Debug for Terms<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ use super::worker::{Way, Worker};
 use super::{Look, Refused, Watcher, chunk_len, leave_out, missing, named, new_token, start_workers};
 use crate::entry::FileMeta;
 use crate::landing::{End, Landing, Rules};
-use crate::limits::{JOURNALED_LEN_MIN, OPEN_TIMEOUT};
+use crate::limits::{CHUNK_TRIES_MAX, JOURNALED_LEN_MIN, OPEN_TIMEOUT};
 use crate::net;
 use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
@@ -76,6 +76,7 @@ impl Pull<'_> {
 /// # Errors
 /// What ends the whole run, as of [`run`](super::run); [`Refused`] where the server did not want it.
 pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
+    net::raise_descriptor_limit();
     progress.processes.add(1);
     progress.waits.set_inbound();
     let mut open = job.from.clone();
@@ -180,19 +181,23 @@ fn attempt(
             Trouble::Broken(error) => Interrupted(format!("the connection to {} broke: {error}", job.dialer)).into(),
         })
     });
-    let ended = ended.and_then(|listing| conclude(&lister, listing, stop));
+    let look = |path: &RemotePath| look_again(job, &session, site, &control_live, path, stop);
+    let ended = ended.and_then(|mut listing| conclude(&lister, &mut listing, &look, stop).map(|()| listing));
     if ended.is_err() || stop.is_asked() {
         landing.let_folders_go(job.store);
     }
     anyhow::ensure!(!stop.is_asked(), "stopped{}", missing(&queue, progress));
-    ended.map_err(|error| match error.is::<Interrupted>() {
+    let listing = ended.map_err(|error| match error.is::<Interrupted>() {
         true => error,
         false => error.context(format!("not finished{}", missing(&queue, progress))),
     })?;
-    if watcher.dry.is_none() {
-        queue.read_for_digests(&|path, identity| lister.read_digest(path, identity));
-    }
+    // Before all is read that may have to be: nothing depends on the server any more.
     end_session(job, open, &mut talk, &control_live, stop);
+    if digest.is_some() {
+        queue.read_for_digests(&|path, identity| lister.read_digest(path, identity));
+        lister.read_for_digests(&listing)?;
+        anyhow::ensure!(!stop.is_asked(), "stopped: all is here, but the manifest does not name all of it");
+    }
     Ok(())
 }
 
@@ -227,21 +232,28 @@ fn make_landing(job: &Pull<'_>, open: &Open) -> anyhow::Result<Landing> {
 fn look_again(
     job: &Pull<'_>, session: &Session, site: Site<'_>, live: &Live, path: &RemotePath, stop: &Stop,
 ) -> Option<FileMeta> {
-    let stream = job.dialer.dial_patiently(stop).ok()?;
-    let mut talk = Talk::over(live.register(stream));
     let path = if site.is_one_file { RemotePath::root() } else { path.clone() };
-    let looked = talk.join(&job.dialer, session).and_then(|()| lister::look(&mut talk, job, &path));
-    lister::meta_of(&looked.ok()?)
+    for _ in 0..CHUNK_TRIES_MAX {
+        let stream = job.dialer.dial_patiently(stop).ok()?;
+        let mut talk = Talk::over(live.register(stream));
+        match talk.join(&job.dialer, session).and_then(|()| lister::look(&mut talk, job, &path)) {
+            Err(Trouble::Broken(error)) => tracing::debug!("a connection to {} broke: {error}", job.dialer),
+            looked => return lister::meta_of(&looked.ok()?),
+        }
+    }
+    None
 }
 
 /// The one place where a pull is said to have gone well: all that was listed is here.
-fn conclude(lister: &Lister<'_>, mut listing: Listing, stop: &Stop) -> anyhow::Result<()> {
+fn conclude(
+    lister: &Lister<'_>, listing: &mut Listing, look: &dyn Fn(&RemotePath) -> Option<FileMeta>, stop: &Stop,
+) -> anyhow::Result<()> {
     let Lister { job, site, queue, progress, .. } = *lister;
     if let Some(refusal) = queue.refusal().filter(|refusal| refusal.of_all) {
         anyhow::bail!("the server gives no more ({})", refusal.why);
     }
     anyhow::ensure!(!stop.is_asked(), "stopped");
-    lister.describe_hard_links(&mut listing)?;
+    lister.describe_hard_links(listing, look)?;
     let landing = site.landing;
     let mut tell = |end: End<'_>| {
         if let End::Failed(path, reason) = end {

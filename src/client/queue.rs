@@ -27,6 +27,8 @@ pub(super) struct Queue<'a> {
     progress: &'a Progress,
     state: Mutex<State>,
     lost: Lost,
+    /// Those that changed, and were begun anew.
+    changed: Lost,
     /// Of the files that are whole.
     digests: Digests<'a>,
     /// There is work, or there never will be.
@@ -80,8 +82,9 @@ impl<'a> Queue<'a> {
     pub(super) fn new(terms: Terms<'a>, progress: &'a Progress) -> Self {
         let new = Condvar::new;
         let terms = Terms { length: terms.length.max(1), ..terms };
-        let (state, lost, digests) = (Mutex::default(), Lost::default(), Digests::told_to(terms.note_digest));
-        Self { terms, progress, state, lost, digests, work: new(), room: new(), event: new() }
+        let (state, lost, changed) = (Mutex::default(), Lost::default(), Lost::default());
+        let digests = Digests::told_to(terms.note_digest);
+        Self { terms, progress, state, lost, changed, digests, work: new(), room: new(), event: new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -290,6 +293,7 @@ impl<'a> Queue<'a> {
             return None;
         }
         tracing::info!("{}: changed while it was {done}, is {done} anew", file.path, done = self.words().done);
+        self.changed.add(&file.path);
         let mut anew = Sending::new(file.path.clone(), meta);
         anew.changes = file.changes + 1;
         Some(anew)
@@ -346,7 +350,7 @@ impl<'a> Queue<'a> {
             return;
         }
         let Some(again) = file.plan(&wanted) else {
-            self.fail(file, "was not kept by the receiver: all of it was sent, and a part is missing there");
+            self.fail_unkept(file);
             return;
         };
         self.progress.repeated_bytes.add(again);
@@ -355,6 +359,11 @@ impl<'a> Queue<'a> {
         self.progress.resumed_bytes.add(there);
         let rest = state.count(Rest::of(file, wanted.ranges), self.terms.length);
         state.rests.push_front(rest);
+    }
+
+    fn fail_unkept(&self, file: &Sending) {
+        let Words { done, keeper, .. } = self.words();
+        self.fail(file, &format!("was not kept by {keeper}: all of it was {done}, and a part is missing there"));
     }
 
     /// Counts what the receiver has.
@@ -372,7 +381,7 @@ impl<'a> Queue<'a> {
             self.progress.done_files.add(1);
             self.digests.add(file, self.progress);
         } else if is_question {
-            self.fail(file, "was not kept by the receiver: all of it was sent, and a part is missing there");
+            self.fail_unkept(file);
         } else {
             // The answer that it is whole was lost: a write of nothing is a question.
             let size = file.meta.identity.size;
@@ -422,6 +431,13 @@ impl<'a> Queue<'a> {
     #[must_use]
     pub(super) fn may_have_lost(&self, path: &RemotePath) -> bool {
         self.lost.may_have(path)
+    }
+
+    /// May the file at `path` have changed while it was under way, so that its other names may not be names
+    /// of what came? To be asked when all is settled.
+    #[must_use]
+    pub(super) fn may_have_changed(&self, path: &RemotePath) -> bool {
+        self.changed.may_have(path)
     }
 
     /// Counts a worker in, of so many threads.

@@ -296,18 +296,22 @@ impl<'a> Worker<'a> {
             None => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
             Some(error) if is_refusal(error) => Outcome::Lost,
-            Some(error) => Outcome::Refused(describe_close(error)),
+            Some(error) => Outcome::Refused(self.describe_close(error)),
         };
         let with_outcome = |chunk| (chunk, std::mem::replace(&mut outcome, Outcome::Lost));
         (self.report)(unanswered.into_iter().map(with_outcome).collect());
     }
-}
 
-fn describe_close(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
-        io::ErrorKind::Other => format!("the receiver ended the connection: {error}"),
-        _ => format!("the connection broke without an answer: {error}"),
+    fn describe_close(&self, error: &io::Error) -> String {
+        let peer = match self.way {
+            Way::Out(_) => "receiver",
+            Way::In(_) => "server",
+        };
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),
+            io::ErrorKind::Other => format!("the {peer} ended the connection: {error}"),
+            _ => format!("the connection broke without an answer: {error}"),
+        }
     }
 }
 

@@ -24,6 +24,15 @@ pub use stream::{Handle, Stream};
 use crate::limits::BACKLOG;
 use crate::stop::Stop;
 
+/// Lets this process have as many descriptors as it may: each connection takes a few, with the file and the
+/// folders that it is for, and the usual soft limit of 1024 is for `select(2)`.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is not allowed, a server's connections wait for descriptors.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {

@@ -41,6 +41,7 @@ use crate::limits::{
     DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
     STALL_DEFAULT, SWEEP_EVERY,
 };
+use crate::net;
 use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
 use crate::progress::Counter;
@@ -146,7 +147,7 @@ pub enum Served {
 /// # Errors
 /// The listener failed.
 pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop) -> io::Result<Served> {
-    raise_descriptor_limit();
+    net::raise_descriptor_limit();
     let at_start = live.current();
     let guard = Guard::default();
     let cut = AtomicBool::new(false);
@@ -243,14 +244,6 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
         _ if cut.into_inner() => Served::Cut,
         _ => Served::Whole,
     })
-}
-
-/// Each connection takes a descriptor or two; the usual soft limit of 1024 is for `select(2)`.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    // Where it is not allowed, connections wait for descriptors.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Until nobody is taken in any more, ends jobs that must end, and lets go of what nobody needs any more.

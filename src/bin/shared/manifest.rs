@@ -67,6 +67,6 @@ impl Manifest {
     pub(crate) fn finish(self) -> anyhow::Result<()> {
         let State { mut file, failed } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let written = failed.map_or(Ok(()), Err).and_then(|()| file.flush());
-        written.with_context(|| format!("all is sent, but manifest '{}' can't be written", Escaped::path(&self.path)))
+        written.with_context(|| format!("all is there, but manifest '{}' can't be written", Escaped::path(&self.path)))
     }
 }
