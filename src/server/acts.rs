@@ -4,14 +4,17 @@
 use std::io;
 use std::time::Instant;
 
+use super::accounts::Rights;
 use super::audit::Audit;
 use super::connection::Shared;
 use super::connection::login::too_many;
 use super::handlers::{Beating, Ending, beating, refused};
 use super::homes::NotAdmitted;
+use super::rights_of::{TO_READ, TO_REMOVE, refusal_for};
 use super::session::Session;
 use crate::digest::Hasher;
 use crate::landing::NotTaken;
+use crate::limits::STALE_AFTER;
 use crate::path::RemotePath;
 use crate::protocol::{Algorithm, Answer, QuotaSpace, Reply, Request, Secret, Space, Status};
 use crate::stop::Stop;
@@ -73,10 +76,25 @@ pub(super) fn serve(
     })
 }
 
-/// Tells the other end that work goes on, and ends it where the receiver or the job is to end.
-fn going<'a>(stream: &'a mut impl Beating, session: &'a Session, stop: &'a Stop) -> impl FnMut() -> io::Result<()> + 'a {
-    let mut beat = beating(session, stop);
-    move || session.over().map_or_else(|| beat(stream), |why| Err(io::Error::other(why)))
+/// Tells the other end that work goes on, and ends it where the receiver or the job is to end, where what it
+/// needs is not given any more, and where nobody waits for it: it is no part of a run that may come back.
+fn going<'a>(
+    stream: &'a mut impl Beating, session: &'a Session, stop: &'a Stop, needed: Rights,
+) -> impl FnMut() -> io::Result<()> + 'a {
+    let (mut beat, mut looked) = (beating(session, stop), Instant::now());
+    move || {
+        let over = session.over().map(str::to_owned);
+        if let Some(why) = over.or_else(|| refusal_for(&session.home, needed)) {
+            return Err(io::Error::other(why));
+        }
+        if looked.elapsed() >= STALE_AFTER {
+            looked = Instant::now();
+            if stream.is_reset() {
+                return Err(io::Error::other("who asked for it has left"));
+            }
+        }
+        beat(stream)
+    }
 }
 
 fn make(stop: &Stop, session: &Session, change: &Change, stream: &mut impl Beating, audit: &Audit<'_>) -> Answer {
@@ -96,7 +114,7 @@ fn make(stop: &Stop, session: &Session, change: &Change, stream: &mut impl Beati
     };
     let made = match change {
         Change::Remove { is_recursive, .. } => {
-            let removed = store.remove(&path, *is_recursive, &mut going(stream, session, stop));
+            let removed = store.remove(&path, *is_recursive, &mut going(stream, session, stop, TO_REMOVE));
             removed.map(|()| audit.removed(&path)).map_err(|error| error.to_string())
         }
         Change::Rename { to, .. } => {
@@ -119,7 +137,7 @@ fn make(stop: &Stop, session: &Session, change: &Change, stream: &mut impl Beati
 }
 
 fn sum(stop: &Stop, session: &Session, (path, algorithm): (&RemotePath, Algorithm), stream: &mut impl Beating) -> Reply {
-    let going = &mut going(stream, session, stop);
+    let going = &mut going(stream, session, stop, TO_READ);
     let summed = session.landing.base.join(path).map_err(store::Error::from).and_then(|path| {
         let store = &session.home.store;
         match algorithm {

@@ -153,6 +153,10 @@ impl handlers::Beating for Answering {
     fn beat(&mut self) {
         let _ = self.reply(&Reply::Heartbeat).and_then(|()| self.send_answers());
     }
+
+    fn is_reset(&self) -> bool {
+        self.stream.handle().is_reset()
+    }
 }
 
 impl io::Read for Answering {

@@ -194,6 +194,9 @@ pub(super) struct Receiver<'a> {
 pub(super) trait Beating: io::Read {
     /// Tells it. A stream that fails is noticed later.
     fn beat(&mut self);
+
+    /// Has the other end left without waiting for the answer?
+    fn is_reset(&self) -> bool;
 }
 
 impl Receiver<'_> {

@@ -5,6 +5,7 @@ use std::io;
 use super::answering::Answering;
 use super::handlers::Ending;
 use super::reading::refused;
+use super::rights_of::{TO_LIST, refusal_for};
 use super::session::Session;
 use crate::path::RemotePath;
 use crate::protocol::{List, Listed, ListedKind, Page, Reply, v2};
@@ -29,16 +30,20 @@ pub(super) fn list(session: &Session, stream: &mut Answering, list: &List) -> Re
 
 fn list_folder(session: &Session, stream: &mut Answering, path: &RemotePath, details: Details) -> Result<io::Result<()>, Ending> {
     // A part waits for the next, for the last is marked.
-    let (mut held, mut over) = (None, None);
+    let (mut held, mut over, mut lost) = (None, None, None);
     let listed = session.home.store.list(path, details, &mut |page| {
         over = session.over();
-        if over.is_some() {
+        lost = refusal_for(&session.home, TO_LIST);
+        if over.is_some() || lost.is_some() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         held.replace(page).map_or(Ok(()), |before| send(stream, before, false))
     });
     if let Some(why) = over {
         return Err(Ending::refused(why));
+    }
+    if let Some(why) = lost {
+        return Ok(stream.reply(&refused(&why)));
     }
     Ok(match listed {
         Err(error) => Err(error),

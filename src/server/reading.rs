@@ -6,6 +6,7 @@ use std::io;
 use super::answering::{Answering, Outgoing};
 use super::audit::Audit;
 use super::handlers::Ending;
+use super::rights_of::{TO_READ, refusal_for};
 use super::session::Session;
 use crate::entry::Identity;
 use crate::limits::{BLOCK_LEN, CONTENT_STEP_LEN};
@@ -136,6 +137,10 @@ fn send(source: &Source, read: &Read, session: &Session, outbox: &mut Outbox, ou
         }
         run.range.start = run.range.end;
         over = session.over();
+        if let Some(reason) = refusal_for(&session.home, TO_READ) {
+            is_whole = false;
+            answer = Answer { status: Status::Refused, reason };
+        }
     }
     if is_whole && over.is_none() && source.is_as(&read.identity) {
         pump::end_blocks(outbox, outgoing, true)?;

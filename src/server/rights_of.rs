@@ -16,9 +16,9 @@ fn needed(request: &Request<'_>) -> Rights {
         | Request::Verify(..)
         | Request::Describe(_)
         | Request::MakeDirectory { .. } => Rights { write: true, ..none },
-        Request::Read(_) | Request::Sum { .. } => Rights { read: true, ..none },
-        Request::List(_) => Rights { list: true, ..none },
-        Request::Remove { .. } => Rights { remove: true, ..none },
+        Request::Read(_) | Request::Sum { .. } => TO_READ,
+        Request::List(_) => TO_LIST,
+        Request::Remove { .. } => TO_REMOVE,
         Request::Rename { .. } => Rights { write: true, remove: true, ..none },
         Request::Hello { .. }
         | Request::Open(_)
@@ -37,9 +37,22 @@ pub(super) fn brings(request: &Request<'_>) -> bool {
 
 /// Why a request is not done in a home, if it is not.
 pub(super) fn refusal(home: &Home, request: &Request<'_>) -> Option<String> {
-    let needed = needed(request);
+    refusal_for(home, needed(request))
+}
+
+/// Why what needs these rights does not go on in a home, if it does not: one may be taken meanwhile.
+pub(super) fn refusal_for(home: &Home, needed: Rights) -> Option<String> {
     (!home.rights().have(needed)).then(|| why_not(home, needed))
 }
+
+/// What is needed as long as something is read.
+pub(super) const TO_READ: Rights = Rights { read: true, ..Rights::NONE };
+
+/// What is needed as long as a folder is listed.
+pub(super) const TO_LIST: Rights = Rights { list: true, ..Rights::NONE };
+
+/// What is needed as long as something is removed.
+pub(super) const TO_REMOVE: Rights = Rights { remove: true, ..Rights::NONE };
 
 /// Why a job is not opened in a home, if it is not: one that brings something has to write, any other to do
 /// something.

@@ -45,6 +45,13 @@ impl Store {
         &self, path: &RemotePath, add: &mut dyn FnMut(&[u8]), going: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<(), Error> {
         let failed = |source| Error::Io { path: path.clone(), act: "read", source };
+        // Looked at first: whoever opens a FIFO lets go who waits for that, and a device may do anything.
+        if let Some((above, name)) = path.split()
+            && let Ok(kind) = jail::open_directory(self.root.as_fd(), &above).and_then(|above| jail::kind_of(above.as_fd(), name))
+            && !matches!(kind, FileType::RegularFile | FileType::Symlink)
+        {
+            return Err(Error::Refused { path: path.clone(), what: what_is(kind) });
+        }
         let file = jail::open_file(self.root.as_fd(), path, OFlags::RDONLY).map_err(|errno| refusal(path, "open", errno))?;
         let look = || jail::look_at(file.as_fd()).map_err(|errno: Errno| failed(errno.into()));
         let before = look()?;
@@ -70,6 +77,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::super::yard::{Yard, path};
@@ -105,5 +113,16 @@ mod tests {
         assert!(read(&yard, "a", &mut change).unwrap_err().contains("it changed while it was read"));
         let told = read(&yard, "a", &mut || Err(io::Error::other("enough")));
         assert_eq!(told.unwrap_err(), "can't read a: enough");
+    }
+
+    // C09
+    #[test]
+    fn what_is_no_file_is_not_even_opened() {
+        let yard = Yard::new();
+        mknodat(CWD, yard.at("fifo"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        let watch = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&watch, yard.at("fifo"), WatchFlags::OPEN).unwrap();
+        assert_eq!(read(&yard, "fifo", &mut || Ok(())).unwrap_err(), "fifo is not a regular file");
+        assert_eq!(rustix::io::read(&watch, &mut [0; 4096]).unwrap_err(), Errno::AGAIN);
     }
 }
