@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::attempts::{Attempts, Interrupted};
 use super::fetch::Site;
@@ -36,6 +36,9 @@ use crate::store::{Made, Store};
 pub struct Pull<'a> {
     /// The session to open: its folder is what is fetched, a folder or a file.
     pub from: Open,
+    /// Was it seen to be a folder, or a file? One lands elsewhere than the other: a folder in the place of a
+    /// file would bring names that nobody asked for.
+    pub is_folder: Option<bool>,
     /// What is fetched of it.
     pub look: Look,
     /// The server.
@@ -58,6 +61,20 @@ impl Pull<'_> {
     /// What is fetched, for a person.
     pub(super) fn shown(&self) -> String {
         Escaped::start_of(&self.from.directory).to_string()
+    }
+
+    /// Is it what it was seen to be?
+    ///
+    /// # Errors
+    /// It is not.
+    fn check_kind(&self, kind: &ListedKind) -> anyhow::Result<()> {
+        let is_folder = matches!(kind, ListedKind::Directory { .. });
+        let now = match self.is_folder {
+            Some(true) if !is_folder => "it is no folder any more",
+            Some(false) if is_folder => "it is a folder now",
+            _ => return Ok(()),
+        };
+        bail!("'{}' changed since it was looked at: {now}; try again", self.shown())
     }
 
     /// The name that a file lands under.
@@ -107,6 +124,7 @@ fn attempt(
     let (live, control_live, done, over) = (Live::default(), Live::default(), Stop::new()?, Stop::new()?);
     let mut talk = Talk::over(control_live.register(stream));
     let (landed, top) = begin(job, open, &mut talk).map_err(|error| interrupted(error, is_first))?;
+    job.check_kind(&top.kind)?;
     if is_first {
         (watcher.landing)(Some(&landed));
     }

@@ -101,6 +101,7 @@ impl Args {
         }
         let job = Pull {
             from: Open { is_browsing: true, ..transfer.open(self.file.as_bytes())? },
+            is_folder: None,
             look: transfer.select.look(true)?,
             dialer,
             login,

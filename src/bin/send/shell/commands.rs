@@ -23,6 +23,11 @@ use super::{Shell, code_of, glob, local, paths, tree};
 #[error("{0}")]
 pub(super) struct Usage(pub(super) String);
 
+/// A pattern that stands for nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing matches '{0}'")]
+pub(super) struct NoMatch(String);
+
 /// What came of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -320,7 +325,7 @@ impl Shell {
                 looked => looked.map(|_| true),
             };
             let found = glob::expand(word.pattern(), &mut { listed }, &mut { exists })?;
-            ensure!(!found.is_empty(), "nothing matches '{}'", Escaped(&word.text()));
+            ensure!(!found.is_empty(), NoMatch(Escaped(&word.text()).to_string()));
             all.extend(found);
             ensure!(all.len() <= NAMES_SHOWN_MAX, "more than {NAMES_SHOWN_MAX} names match");
         }

@@ -70,6 +70,8 @@ fn candidates(names: &[(Box<[u8]>, bool)], folder: &[u8], start: &[u8], only_fol
     let is_one = fitting.len() == 1;
     let pair = |(name, is_folder): (&str, bool)| {
         let slash = if is_folder { "/" } else { "" };
+        // It would be taken for flags: one called `-rf` behind `rm`, for one.
+        let folder = if folder.is_empty() && name.starts_with('-') { "./" } else { folder };
         let mut replacement = quote(&format!("{folder}{name}{slash}"), open);
         if is_one && !is_folder {
             replacement.extend(open.map(char::from));
@@ -136,5 +138,14 @@ mod tests {
         ] {
             assert_eq!(typed(&names, folder, start, only_folders, open), expected, "{folder} {start}");
         }
+    }
+
+    // C25
+    #[test]
+    fn a_name_that_looks_like_a_flag_is_typed_as_a_path() {
+        let names = [("-rf", false), ("-x y", true), ("a", false)];
+        assert_eq!(typed(&names, "", "-", false, None), ["./-rf", "./-x\\ y/"]);
+        assert_eq!(typed(&names, "", "-r", false, Some(b'\'')), ["'./-rf' "]);
+        assert_eq!(typed(&names, "d/", "-r", false, None), ["d/-rf "]);
     }
 }

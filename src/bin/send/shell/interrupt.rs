@@ -1,6 +1,5 @@
 //! What a signal ends: the command that runs, not the prompt; another signal than Ctrl-C's ends both.
 
-use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, thread};
@@ -62,7 +61,7 @@ impl Interrupt {
         if let (Some(stop), Some(stream)) = (&state.stop, stream)
             && stop.is_asked()
         {
-            stream.shutdown(Shutdown::Both);
+            stream.reset();
         }
         state.stream = stream.cloned();
     }
@@ -77,7 +76,8 @@ impl Interrupt {
         let mut state = self.lock();
         state.is_over |= is_over;
         if let Some(stream) = &state.stream {
-            stream.shutdown(Shutdown::Both);
+            // So that the receiver ends as well what it was asked for.
+            stream.reset();
         }
         state.stop.as_ref().inspect(|stop| stop.ask()).is_some()
     }

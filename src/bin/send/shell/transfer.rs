@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use indicatif::BinaryBytes;
 use parallel_transfer::client::{self, Filter, Job, Look, Pull, Target, Watcher, new_token};
 use parallel_transfer::exit::Verdict;
@@ -20,7 +20,6 @@ use parallel_transfer::terminal;
 
 use super::interrupt::Interrupted;
 use super::{Shell, code_of, paths};
-use crate::shared::place;
 
 /// What came of several transfers.
 #[derive(Debug, Default)]
@@ -82,6 +81,8 @@ pub(super) fn put(shell: &Shell, sources: &[Vec<u8>], into: &RemotePath) -> anyh
 
 fn put_one(shell: &Shell, source: &Path, into: &RemotePath, progress: &Progress) -> anyhow::Result<()> {
     let (args, shown) = (&shell.args, Escaped::path(source));
+    // It would be all that is here.
+    ensure!(!source.as_os_str().is_empty(), "can't send '': the name is empty");
     let path = shell.local.join(source);
     let is_folder = path.metadata().with_context(|| format!("can't send '{shown}'"))?.is_dir();
     // Of what has no name, such as '.', the contents.
@@ -136,22 +137,23 @@ pub(super) struct Missing {
 fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Result<()> {
     let (args, umask) = (&shell.args, take_umask());
     let shown = paths::shown(&source.path);
-    let target = match source.path.split().filter(|_| source.is_folder) {
-        Some((_, name)) => shell.local.join(name),
-        None => shell.local.clone(),
+    let at = || format!("can't fetch '{shown}' into '{}'", Escaped::path(&shell.local));
+    // Nobody named the folder that it becomes here: through a link of that name it would land anywhere.
+    let into = match source.path.split().filter(|_| source.is_folder) {
+        Some((_, name)) => RemotePath::parse(name.as_bytes()).with_context(at)?,
+        None => RemotePath::root(),
     };
-    let at = || format!("can't fetch '{shown}' into '{}'", Escaped::path(&target));
-    let (root, into) = place::split(&target, umask, false).with_context(at)?;
-    let mut store = Store::open(&root, umask).with_context(at)?;
+    let mut store = Store::open(&shell.local, umask).with_context(at)?;
     let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
     store.keep_index_below(state_folder.as_deref());
     let pull = Pull {
         from: Open { is_browsing: true, ..open(shell, &source.path)? },
+        is_folder: Some(source.is_folder),
         look: look(),
         dialer: args.dialer()?,
         login: shell.session.login().clone(),
         store: &store,
-        into: RemotePath::parse_loosely(into.as_os_str().as_bytes()).with_context(at)?,
+        into,
         length: args.length,
         threads: args.process_num().saturating_mul(args.thread_num),
         pace: args.wire.pace(),

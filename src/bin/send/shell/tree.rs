@@ -13,7 +13,7 @@ use parallel_transfer::protocol::{Algorithm, Listed, ListedKind};
 use parallel_transfer::secret::PasswordError;
 use parallel_transfer::terminal;
 
-use super::commands::{Call, Usage, print, style_of};
+use super::commands::{Call, NoMatch, Usage, print, style_of};
 use super::interrupt::Interrupted;
 use super::session::{Twice, is_denial};
 use super::show::{self, Row};
@@ -103,7 +103,7 @@ pub(super) fn rm(shell: &mut Shell, call: &Call) -> anyhow::Result<u8> {
     let mut names = Vec::new();
     for word in &call.words {
         match shell.remote_names(std::slice::from_ref(word)) {
-            Err(error) if is_forced && word.is_pattern() && shell.session.is_connected() && !error.is::<Interrupted>() => {}
+            Err(error) if is_forced && error.is::<NoMatch>() => {}
             found => names.extend(found?),
         }
     }
