@@ -122,7 +122,7 @@ impl<'a> Announcer<'a> {
             Ok(()) => Ok(line),
             Err(Trouble::Fatal(error)) if error.is::<Refused>() => Err(error),
             Err(Trouble::Fatal(error)) => Err(error.context(NotBegun)),
-            Err(Trouble::Broken(error)) => Err(foreign(self.dialer, Some(error.into())).context(NotBegun)),
+            Err(Trouble::Broken(error)) => Err(foreign(self.dialer, false, Some(error.into())).context(NotBegun)),
         }
     }
 
@@ -406,6 +406,14 @@ impl<'a> Announcer<'a> {
             && self.queue.may_have_lost(to)
         {
             leave_out(self.progress, &link.path, &format!("{to}, which it is a link to, did not arrive"));
+            return Ok(());
+        }
+        if let Kind::HardLink { to } = &link.kind
+            && self.queue.may_have_changed(to)
+            && !self.source.are_one(to, &link.path)
+        {
+            let why = format!("{to}, which it was another name of, changed meanwhile: send it again");
+            leave_out(self.progress, &link.path, &why);
             return Ok(());
         }
         self.send(line, Asked::Entry(link))?;

@@ -223,7 +223,7 @@ fn attempt(
 fn begin(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>) -> anyhow::Result<(Vec<u8>, Listed)> {
     let broken = |trouble| match trouble {
         Trouble::Fatal(error) => error,
-        Trouble::Broken(error) => super::talk::foreign(&job.dialer, Some(error.into())).context("nothing was fetched"),
+        Trouble::Broken(error) => super::talk::foreign(&job.dialer, true, Some(error.into())).context("nothing was fetched"),
     };
     let opened = talk.open(&job.dialer, &job.login, open).map_err(broken)?;
     Ok((opened.landed, lister::look_at_top(talk, job).map_err(broken)?))

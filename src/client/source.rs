@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -53,6 +53,12 @@ impl Source {
 }
 
 impl Source {
+    /// Are these names of one file?
+    pub(super) fn are_one(&self, one: &RemotePath, other: &RemotePath) -> bool {
+        let id = |path| self.open(path).and_then(|file| file.metadata()).map(|about| (about.dev(), about.ino()));
+        matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+    }
+
     /// The BLAKE3 digest of an entry's file, of which `identity` was seen.
     ///
     /// # Errors

@@ -84,8 +84,8 @@ impl<'a> Talk<'a> {
                 Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed },
                 Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
-                Ok(_) => return Err(Trouble::Fatal(foreign(dialer, None))),
-                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(foreign(dialer, Some(error)))),
+                Ok(_) => return Err(Trouble::Fatal(foreign(dialer, open.is_browsing, None))),
+                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(foreign(dialer, open.is_browsing, Some(error)))),
                 Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
             }
         };
@@ -157,11 +157,11 @@ impl<'a> Talk<'a> {
 const TAKE_LEN: usize = 16 * 1024;
 
 /// The error of a receiver that is none of this program.
-pub(super) fn foreign(dialer: &Dialer, error: Option<anyhow::Error>) -> anyhow::Error {
-    let advice = format!(
-        "{dialer} does not answer as a receiver of this program does; \
-         if it is one of Parallel-transfer-file, use --protocol v1"
-    );
+pub(super) fn foreign(dialer: &Dialer, is_browsing: bool, error: Option<anyhow::Error>) -> anyhow::Error {
+    let mut advice = format!("{dialer} does not answer as a receiver of this program does");
+    if !is_browsing {
+        advice.push_str("; if it is one of Parallel-transfer-file, use --protocol v1");
+    }
     match error {
         Some(error) => error.context(advice),
         None => anyhow::anyhow!(advice),

@@ -413,7 +413,7 @@ impl Estate {
         if let Some(home) = &*place {
             if let Some(owner) = &home.owner {
                 // What was seen last may be older, or newer: it is looked at again.
-                owner.generation.store(account.generation, Ordering::Relaxed);
+                owner.generation.store(generation_of(account), Ordering::Relaxed);
                 home.set_rights(account.rights);
                 self.is_unsure.store(true, Ordering::Relaxed);
                 *owner.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

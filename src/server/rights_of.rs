@@ -17,6 +17,8 @@ fn needed(request: &Request<'_>) -> Rights {
         | Request::Describe(_)
         | Request::MakeDirectory { .. } => Rights { write: true, ..none },
         Request::Read(_) | Request::Sum { .. } => TO_READ,
+        // The values of extended attributes are content.
+        Request::List(list) if list.xattrs => Rights { read: true, ..TO_LIST },
         Request::List(_) => TO_LIST,
         Request::Remove { .. } => TO_REMOVE,
         Request::Rename { .. } => Rights { write: true, remove: true, ..none },

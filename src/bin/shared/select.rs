@@ -24,7 +24,7 @@ left out; folders are made all the same. What --file itself names is always sent
   --exclude '*.o' --include keep.o
           all without *.o, but with keep.o";
 
-const HEADING: &str = "What is sent";
+const HEADING: &str = "What is transferred";
 
 /// The flags as they are given.
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ struct Flags {
     #[arg(long, help_heading = HEADING, value_name = "GLOB", value_parser = parse_exclude)]
     exclude: Vec<Rule>,
 
-    /// Send what matches all the same; may be given many times, see below
+    /// Transfer what matches all the same; may be given many times, see below
     #[arg(long, help_heading = HEADING, value_name = "GLOB", value_parser = parse_include)]
     include: Vec<Rule>,
 

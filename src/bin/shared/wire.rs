@@ -51,7 +51,7 @@ pub(crate) struct Wire {
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     checksum: Option<Algorithm>,
 
-    /// Bytes a second to send at the most, over all connections together
+    /// Bytes a second to transfer at the most, over all connections together
     #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true)]
     pub(crate) bwlimit: Option<u64>,
 
