@@ -19,9 +19,10 @@ use common::accounts::Service;
 use common::fake_server::{Act, FakeServer, file, folder, page};
 use common::guest::{Guest, new_token};
 use common::*;
+use parallel_transfer::entry::ListedKind;
 use parallel_transfer::limits::NAMES_SHOWN_MAX;
 use parallel_transfer::protocol::v2::request;
-use parallel_transfer::protocol::{Algorithm, Answer, Credential, ListedKind, Open, Reply, Request, Secret, Status};
+use parallel_transfer::protocol::{Algorithm, Answer, Credential, Open, Reply, Request, Secret, Status};
 
 /// A shell that does commands in the folder `local`.
 fn shell(port: u16, local: &Path, commands: &str) -> Command {

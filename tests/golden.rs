@@ -10,13 +10,13 @@ use std::path::Path;
 
 use common::*;
 use parallel_transfer::digest::{Binding, Checksum, Digest};
-use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind};
+use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind, Listed, ListedKind};
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Algorithm, Answer, Credential, Decoded, Features, Known, List, Listed, ListedKind, Names, Open, Page, Put, QuotaSpace, Read,
-    Reply, Request, Secret, Session, Space, Status, Token, Totals, Wanted, v1,
+    Algorithm, Answer, Credential, Decoded, Features, Known, List, Names, Open, Page, Put, QuotaSpace, Read, Reply, Request,
+    Secret, Session, Space, Status, Token, Totals, Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use common::fake_server::*;
 use common::yard::expect_printable;
 use common::*;
+use parallel_transfer::entry::ListedKind;
 use parallel_transfer::protocol::v2::payload::Mark;
-use parallel_transfer::protocol::{Features, ListedKind, Reply, Request, Space, Status, Totals};
+use parallel_transfer::protocol::{Features, Reply, Request, Space, Status, Totals};
 
 /// Nothing that goes wrong takes longer.
 const BOUNDED: Duration = Duration::from_secs(25);

@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::*;
-use parallel_transfer::entry::{Attributes, Identity};
+use parallel_transfer::entry::{Attributes, Identity, Listed, ListedKind};
 use parallel_transfer::protocol::v2::{MAGIC, reply, request};
-use parallel_transfer::protocol::{Answer, Features, Listed, ListedKind, Page, QuotaSpace, Reply, Request, Space, Status};
+use parallel_transfer::protocol::{Answer, Features, Page, QuotaSpace, Reply, Request, Space, Status};
 
 /// What is done at one request.
 enum Act {

@@ -8,14 +8,14 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use parallel_transfer::digest::{self, Binding, Checksum};
-use parallel_transfer::entry::{Attributes, Identity};
+use parallel_transfer::entry::{Attributes, Identity, Listed, ListedKind};
 use parallel_transfer::limits::{FRAME_LEN_MAX, LIST_PAGE_MAX, WIRE_REASON_LEN_MAX};
 use parallel_transfer::net::known_hosts;
 use parallel_transfer::net::tls::Fingerprint;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::hello::recognise;
 use parallel_transfer::protocol::v2::{pipe, reply, request};
-use parallel_transfer::protocol::{Answer, Decoded, Listed, ListedKind, Page, Put, Read, Reply, Request, v1};
+use parallel_transfer::protocol::{Answer, Decoded, Page, Put, Read, Reply, Request, v1};
 use parallel_transfer::pump::{Block, Ended, Inbox, Run, Times, blocks_to_file};
 use parallel_transfer::ranges::Ranges;
 use parallel_transfer::store::Journal;

@@ -11,11 +11,12 @@ use super::new_token;
 use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use crate::digest::Checksum;
+use crate::entry::Listed;
 use crate::limits::LISTED_MAX;
 use crate::net::Handle;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
-use crate::protocol::{Algorithm, Answer, Credential, List, Listed, Open, Reply, Secret, Space, Status, v2};
+use crate::protocol::{Algorithm, Answer, Credential, List, Open, Reply, Secret, Space, Status, v2};
 use crate::stop::Stop;
 
 /// A session in which nothing is put, with the receiver's root, or an account's home, as its folder.

@@ -20,13 +20,13 @@ use super::queue::Queue;
 use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::{NoteDigest, TellPath};
-use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind};
+use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Listed, ListedKind};
 use crate::limits::{
     ASKED_LEN_MAX, FOLDERS_LISTED_LEN_MAX, LINK_COST, LISTED_AT_ONCE_MAX, LISTED_MAX, NAME_LEN_MAX, PATH_LEN_MAX,
 };
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::protocol::{Answer, Known, List, Listed, ListedKind, Page, Reply, Status, v2};
+use crate::protocol::{Answer, Known, List, Page, Reply, Status, v2};
 use crate::stop::Stop;
 use crate::store::{Folders, Pending, Spool, There};
 

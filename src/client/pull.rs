@@ -19,7 +19,7 @@ use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::worker::{Way, Worker};
 use super::{Look, Refused, Watcher, chunk_len, leave_out, missing, named, new_token, start_workers};
-use crate::entry::FileMeta;
+use crate::entry::{FileMeta, Listed, ListedKind};
 use crate::landing::{End, Landing, Rules};
 use crate::limits::{CHUNK_TRIES_MAX, JOURNALED_LEN_MIN, OPEN_TIMEOUT};
 use crate::net;
@@ -27,7 +27,7 @@ use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
-use crate::protocol::{BUSY, Listed, ListedKind, Open, Reply, Session, v2};
+use crate::protocol::{BUSY, Open, Reply, Session, v2};
 use crate::stop::Stop;
 use crate::store::{Made, Store};
 

@@ -17,7 +17,7 @@ use crate::entry::{Attributes, Entry, FileMeta, Time};
 use crate::path::{PathError, RemotePath};
 
 pub use login::{Credential, Secret, Token, to_sign};
-pub use tree::{Algorithm, List, Listed, ListedKind, Page, QuotaSpace, Read, Space};
+pub use tree::{Algorithm, List, Page, QuotaSpace, Read, Space};
 
 /// What a refusal begins with that may pass.
 pub const BUSY: &str = "busy: ";

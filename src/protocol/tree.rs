@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::digest::Binding;
-use crate::entry::{Attributes, Identity, Time};
+use crate::entry::{Identity, Listed};
 use crate::path::RemotePath;
 
 /// A range of a file, to be sent.
@@ -41,48 +41,6 @@ pub struct Page {
     pub is_last: bool,
     /// What is listed, in no order.
     pub entries: Vec<Listed>,
-}
-
-/// One name that is listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name in the folder, which is one that a path may have; empty where it was asked for itself.
-    pub name: Box<[u8]>,
-    /// What it is.
-    pub kind: ListedKind,
-    /// What else is known of it.
-    pub attributes: Attributes,
-}
-
-/// What is listed under a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListedKind {
-    /// A folder.
-    Directory {
-        /// When a name in it changed last.
-        mtime: Time,
-    },
-    /// A regular file.
-    File {
-        /// Which, in which state. Names of one file have the same tag.
-        identity: Identity,
-        /// Has it holes?
-        is_sparse: bool,
-        /// How many names it has.
-        names: u32,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// What it points to, unread.
-        target: Box<[u8]>,
-        /// When it was made.
-        mtime: Time,
-    },
-    /// A device, a socket or a FIFO.
-    Special {
-        /// When it changed last.
-        mtime: Time,
-    },
 }
 
 /// How content is summed up.

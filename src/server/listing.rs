@@ -7,9 +7,10 @@ use super::handlers::Ending;
 use super::reading::refused;
 use super::rights_of::{TO_LIST, refusal_for};
 use super::session::Session;
+use crate::entry::Listed;
 use crate::path::RemotePath;
-use crate::protocol::{List, Listed, ListedKind, Page, Reply, v2};
-use crate::store::{self, Details};
+use crate::protocol::{List, Page, Reply, v2};
+use crate::store::Details;
 
 /// Answers a list: with its parts, and a refusal where not all could be listed.
 pub(super) fn list(session: &Session, stream: &mut Answering, list: &List) -> Result<io::Result<()>, Ending> {
@@ -52,19 +53,8 @@ fn list_folder(session: &Session, stream: &mut Answering, path: &RemotePath, det
     })
 }
 
-fn send(stream: &mut Answering, page: Vec<store::Listed>, is_last: bool) -> io::Result<()> {
+fn send(stream: &mut Answering, entries: Vec<Listed>, is_last: bool) -> io::Result<()> {
     let mut bytes = Vec::new();
-    v2::reply::encode(&mut bytes, &Reply::Listed(Page { is_last, entries: page.into_iter().map(told).collect() }));
+    v2::reply::encode(&mut bytes, &Reply::Listed(Page { is_last, entries }));
     stream.content(|outbox, outgoing| outbox.put(outgoing, &bytes))
-}
-
-/// The same as it is told.
-fn told(found: store::Listed) -> Listed {
-    let kind = match found.kind {
-        store::ListedKind::Directory { mtime } => ListedKind::Directory { mtime },
-        store::ListedKind::File { identity, is_sparse, names } => ListedKind::File { identity, is_sparse, names },
-        store::ListedKind::Symlink { target, mtime } => ListedKind::Symlink { target, mtime },
-        store::ListedKind::Special { mtime } => ListedKind::Special { mtime },
-    };
-    Listed { name: found.name, kind, attributes: found.attributes }
 }

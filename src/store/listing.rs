@@ -12,7 +12,7 @@ use super::attributes::MODE_MASK;
 use super::identity::{identify_seen, is_sparse, mtime_of};
 use super::source::NOT_THERE;
 use super::{Error, Store, XattrReader, folder_refusal, jail, refusal};
-use crate::entry::{Attributes, Identity, Time, Xattr};
+use crate::entry::{Attributes, Listed, ListedKind, Xattr};
 use crate::limits::{LIST_PAGE_LEN, LIST_PAGE_MAX, LISTED_COST, LISTING_LEN};
 use crate::path::{RemotePath, TEMP_PREFIX};
 
@@ -23,48 +23,6 @@ pub struct Details {
     pub owner: bool,
     /// Extended attributes?
     pub xattrs: bool,
-}
-
-/// A name in the tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its name in its folder; empty where it was asked for itself.
-    pub name: Box<[u8]>,
-    /// What it is.
-    pub kind: ListedKind,
-    /// What else is known of it.
-    pub attributes: Attributes,
-}
-
-/// What has a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ListedKind {
-    /// A folder.
-    Directory {
-        /// When a name in it changed last.
-        mtime: Time,
-    },
-    /// A regular file.
-    File {
-        /// Which, in which state. Names of one file have the same tag.
-        identity: Identity,
-        /// Has it holes?
-        is_sparse: bool,
-        /// How many names it has.
-        names: u32,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// What it points to, unread.
-        target: Box<[u8]>,
-        /// When it was made.
-        mtime: Time,
-    },
-    /// A device, a socket or a FIFO.
-    Special {
-        /// When it changed last.
-        mtime: Time,
-    },
 }
 
 impl Store {

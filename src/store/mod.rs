@@ -69,7 +69,7 @@ pub use incoming::{Incoming, State};
 pub use join::Joined;
 pub use journal::Journal;
 pub use leftovers::Leftover;
-pub use listing::{Details, Listed, ListedKind};
+pub use listing::Details;
 pub use made::Made;
 pub use pending::{Pending, Spool};
 pub use quota::{Ledger, Limits, Refusal, Reservation, Usage};

@@ -6,13 +6,11 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use parallel_transfer::digest::{self, Binding, Checksum};
-use parallel_transfer::entry::{Attributes, Identity, Time};
+use parallel_transfer::entry::{Attributes, Identity, Listed, ListedKind, Time};
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, reply, request};
-use parallel_transfer::protocol::{
-    Answer, Features, Listed, ListedKind, Page, Read, Reply, Request, Space, Status, Token, Totals,
-};
+use parallel_transfer::protocol::{Answer, Features, Page, Read, Reply, Request, Space, Status, Token, Totals};
 
 use super::*;
 

@@ -6,14 +6,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parallel_transfer::digest::{self, Binding, Checksum};
-use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind};
+use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind, Listed, ListedKind};
 use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{
-    Answer, Credential, Features, List, Listed, ListedKind, Open, Reply, Status, Token, Totals, Wanted,
-};
+use parallel_transfer::protocol::{Answer, Credential, Features, List, Open, Reply, Status, Token, Totals, Wanted};
 
 use crate::common::yard::Yard;
 use crate::common::*;

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
-use parallel_transfer::protocol::{ListedKind, Status};
+use parallel_transfer::entry::ListedKind;
+use parallel_transfer::protocol::Status;
 use parallel_transfer::store::identify;
 
 use crate::client::*;

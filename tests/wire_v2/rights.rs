@@ -135,7 +135,7 @@ fn a_lock_ends_a_read_in_the_middle() {
     fs::File::create(service.home(1).join("long")).unwrap().set_len(1 << 40).unwrap();
     let mut guest = browsing(&service);
     let Some(Reply::Listed(page)) = guest.ask(&list_frame("long", true)) else { panic!() };
-    let parallel_transfer::protocol::ListedKind::File { identity, .. } = page.entries[0].kind else { panic!() };
+    let parallel_transfer::entry::ListedKind::File { identity, .. } = page.entries[0].kind else { panic!() };
     guest.send(&Asked::of("long", (identity, false), 0..1 << 40).frame);
     assert_eq!(guest.reply(), Some(Reply::Content));
     let (mut last, mut bytes, mut is_locked) = (Vec::new(), vec![0; 1 << 20], false);

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::entry::Attributes;
-use crate::protocol::{Features, ListedKind, Page};
+use crate::entry::{Attributes, ListedKind};
+use crate::protocol::{Features, Page};
 
 /// A browser of a receiver that gives these replies, all at once, when it was asked something.
 fn browser_of(replies: Vec<Reply>) -> Browser {

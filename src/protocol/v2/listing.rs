@@ -4,9 +4,10 @@ use super::frame::{Fields, put_run, put_short, put_word};
 use super::request::{
     decode_attributes, decode_identity, decode_target, decode_time, flags_of, put_attributes, put_identity, put_time,
 };
+use crate::entry::{Listed, ListedKind};
 use crate::limits::{LIST_PAGE_MAX, NAME_LEN_MAX};
 use crate::path::RemotePath;
-use crate::protocol::{Error, Listed, ListedKind, Page};
+use crate::protocol::{Error, Page};
 
 const DIRECTORY: u8 = 0;
 const SYMLINK: u8 = 1;

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::{Connection, State};
+use crate::entry::ListedKind;
 use crate::path::RemotePath;
 use crate::protocol::{Answer, List, Put, Read, Reply, Request, Status};
 use crate::pump::{self, Run, Times};
@@ -10,7 +11,7 @@ use crate::server::handlers::Ending;
 use crate::server::listing;
 use crate::server::reading::Reader;
 use crate::server::rights_of::{self, NO_FILES_TAKEN};
-use crate::store::{Details, ListedKind, Store};
+use crate::store::{Details, Store};
 
 impl Connection<'_> {
     /// Why protocol v1 is not spoken here.

@@ -6,10 +6,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use parallel_transfer::entry::{Listed, ListedKind};
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::NAMES_SHOWN_MAX;
 use parallel_transfer::path::{Escaped, RemotePath};
-use parallel_transfer::protocol::{Listed, ListedKind};
 use parallel_transfer::terminal;
 
 use super::interrupt::Interrupted;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parallel_transfer::client::{BrowseError, Browser, Login};
+use parallel_transfer::entry::{Listed, ListedKind};
 use parallel_transfer::limits::{COMPLETION_FRESH, COMPLETION_TIMEOUT, NAMES_COMPLETED_MAX, NAMES_SHOWN_MAX};
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::RemotePath;
-use parallel_transfer::protocol::{Listed, ListedKind, Secret};
+use parallel_transfer::protocol::Secret;
 use parallel_transfer::stop::Stop;
 
 use super::interrupt::{Interrupt, Interrupted};

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use indicatif::BinaryBytes;
-use parallel_transfer::entry::Time;
+use parallel_transfer::entry::{Listed, ListedKind, Time};
 use parallel_transfer::path::Escaped;
-use parallel_transfer::protocol::{Listed, ListedKind, QuotaSpace, Space};
+use parallel_transfer::protocol::{QuotaSpace, Space};
 use rustix::termios::tcgetwinsize;
 
 /// Columns of a terminal that does not say.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use parallel_transfer::client::Browser;
+use parallel_transfer::entry::{Listed, ListedKind};
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::limits::PASSWORD_LEN_MAX;
 use parallel_transfer::path::{Escaped, RemotePath};
-use parallel_transfer::protocol::{Algorithm, Listed, ListedKind};
+use parallel_transfer::protocol::Algorithm;
 use parallel_transfer::secret::PasswordError;
 use parallel_transfer::terminal;
 
