@@ -191,6 +191,22 @@ fn files_and_folders_come_and_go_under_their_own_names() {
     assert!(out.contains(", 1 failed") && said.contains("none"), "{out}{said}");
 }
 
+#[test]
+fn of_two_that_would_land_under_one_name_the_second_is_named_and_not_taken() {
+    let (root, local) = (temp_dir(), temp_dir());
+    for folder in [root.path(), local.path()] {
+        write(&folder.join("a/x"), "of a");
+        write(&folder.join("b/x"), "of b");
+    }
+    let recv = Recv::start(root.path());
+    for (commands, top) in [("get a/x b/x", local.path()), ("put a/x b/x", root.path())] {
+        let (code, out, said) = run_commands(&mut shell(recv.port, local.path(), &[]), commands);
+        assert!(code != 0 && said.contains("b/x': it would replace"), "{code} {said}");
+        assert!(format!("{out}{said}").contains("1 succeeded, 1 failed"), "{out}{said}");
+        assert_eq!(fs::read(top.join("x")).unwrap(), b"of a");
+    }
+}
+
 // C25
 #[test]
 fn a_folder_that_is_none_is_not_gone_to() {

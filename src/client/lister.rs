@@ -26,7 +26,7 @@ use crate::limits::{
 };
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::protocol::{Answer, Known, List, Page, Reply, Status, v2};
+use crate::protocol::{Answer, BUSY, Known, List, Page, Reply, Status, v2};
 use crate::stop::Stop;
 use crate::store::{Folders, Pending, Spool, There};
 
@@ -219,6 +219,8 @@ impl<'a> Lister<'a> {
                 }
             }
             Reply::Answer(Answer { status: Status::Refused, reason }) => leave_out(self.progress, &folder, &reason),
+            // It may pass.
+            Reply::Refused(why) if why.starts_with(BUSY) => return Err(Trouble::Broken(io::Error::other(why))),
             Reply::Refused(why) => return Err(nonsense(&format!("refuses: {why}"))),
             _ => return Err(out_of_turn(&self.job.dialer)),
         }

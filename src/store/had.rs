@@ -82,6 +82,10 @@ impl Store {
         going: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<bool, Error> {
         let Ok(Some(folder)) = self.find_folder(folders, path) else { return Ok(false) };
+        // Whoever opens a FIFO lets go who waits for that, and a device may do anything.
+        if !jail::look(folder.as_fd(), name_of(path)).is_ok_and(|stat| is_same(&stat, identity)) {
+            return Ok(false);
+        }
         let Ok(file) = jail::open_child_file(folder.as_fd(), name_of(path)) else { return Ok(false) };
         let is_this = |file: &File| jail::look_at(file.as_fd()).is_ok_and(|stat| is_same(&stat, identity));
         if !is_this(&file) || !folder.spells(name_of(path)) {

@@ -28,6 +28,10 @@ impl Connection<'_> {
             State::Joined(attached) if attached.session.open.is_browsing && rights_of::brings(request) => {
                 Some("this job brings nothing".to_owned())
             }
+            // Whoever works on has a job that counts among those there are.
+            State::Joined(attached) if attached.session.open.is_browsing && attached.session.has_ended() => {
+                (!matches!(request, Request::Finish)).then(|| "the job has ended".to_owned())
+            }
             State::Joined(attached) => rights_of::refusal(&attached.session.home, request),
             State::New | State::Greeted => rights_of::refusal(self.shared.homes.tree()?, request),
         }

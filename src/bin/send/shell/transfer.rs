@@ -1,5 +1,6 @@
 //! `put` and `get`: whole transfers, each over connections of its own.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -69,10 +70,15 @@ impl Sum {
 /// Sends files and folders of this machine into a folder at the receiver; gives the exit code.
 pub(super) fn put(shell: &Shell, sources: &[Vec<u8>], into: &RemotePath) -> anyhow::Result<u8> {
     let (mut sum, started) = (Sum::default(), Instant::now());
+    let mut names = HashSet::new();
     for source in sources {
         let source = Path::new(OsStr::from_bytes(source));
         let progress = Progress::default();
-        let done = follow(shell, &progress, || put_one(shell, source, into, &progress));
+        let is_new = source.file_name().is_none_or(|name| names.insert(name));
+        let done = follow(shell, &progress, || {
+            ensure!(is_new, "can't send '{}': it would replace what was just sent under that name", Escaped::path(source));
+            put_one(shell, source, into, &progress)
+        });
         sum.add("put", &progress, done)?;
     }
     sum.time = started.elapsed();

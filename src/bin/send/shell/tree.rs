@@ -1,5 +1,6 @@
 //! The commands for what is at the receiver.
 
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
@@ -217,11 +218,15 @@ pub(super) fn put(shell: &mut Shell, call: &Call) -> anyhow::Result<u8> {
 
 pub(super) fn get(shell: &mut Shell, call: &Call) -> anyhow::Result<u8> {
     let names = shell.remote_names(&call.words)?;
-    let (mut sources, mut missing) = (Vec::new(), Missing::default());
+    let (mut sources, mut missing, mut last_names) = (Vec::new(), Missing::default(), HashSet::new());
     let code = shell.each(call, &names, |shell, name| {
         let looked = shell.look(name).with_context(|| format!("can't fetch '{}'", Escaped(name)));
         missing.count += u64::from(looked.is_err());
         let (path, listed) = looked?;
+        let (_, last) = path.split_bytes();
+        let is_new = last.is_empty() || last_names.insert(last.to_vec());
+        missing.count += u64::from(!is_new);
+        ensure!(is_new, "can't fetch '{}': it would replace what is fetched under that name", Escaped(name));
         sources.push(Source { path, is_folder: is_folder(&listed) });
         Ok(())
     })?;
