@@ -131,3 +131,40 @@ fn a_link_that_could_not_be_made_is_not_counted() {
         assert_eq!([ended.number("links"), ended.number("files")], [1, 1], "{}: {}", way.name, ended.json);
     });
 }
+
+// C12 C20
+#[test]
+fn a_second_name_that_is_sent_is_not_linked_to_what_took_the_place_of_the_first() {
+    for is_replaced in [false, true] {
+        let (source, root) = (temp_dir(), temp_dir());
+        let (first, second) = (source.path().join("first"), source.path().join("e/second"));
+        write(&first, noise(6_000_000, 1));
+        fs::create_dir(source.path().join("e")).unwrap();
+        fs::hard_link(&first, &second).unwrap();
+        let recv = Recv::start(root.path());
+        let link = Link::holding(recv.port, 1 << 20);
+        let flags = ["--length", "500K", "--process_num", "1", "--thread_num", "1"];
+        let sender = Sender::start(&mut send_to(link.port, source.path(), "in", &flags));
+        link.wait_until_it_holds();
+        wait_until("the folder of the second name is there", || recv.path("in/e").exists());
+        if is_replaced {
+            let other = temp_dir();
+            write(&other.path().join("new"), noise(6_000_000, 9));
+            fs::copy(other.path().join("new"), source.path().join("new")).unwrap();
+            fs::rename(source.path().join("new"), &first).unwrap();
+        } else {
+            fs::OpenOptions::new().append(true).open(&first).unwrap().write_all(b"more").unwrap();
+        }
+        link.release();
+        let ended = sender.wait();
+        if is_replaced {
+            // One of the two is met first by the walk, and the other is the link.
+            let ended = ended.expect(3);
+            assert!(ended.said.contains("which it was another name of, changed meanwhile"), "{}", ended.said);
+        } else {
+            ended.expect(0);
+        }
+        Ended::of(&mut send_to(recv.port, source.path(), "in", &[])).expect(0);
+        assert_kept(source.path(), &recv.path("in"), is_root(), |_| false);
+    }
+}
