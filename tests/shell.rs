@@ -12,9 +12,11 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use common::accounts::*;
+use common::fake_server::*;
 use common::link::Link;
 use common::sender::*;
 use common::*;
+use parallel_transfer::protocol::{Reply, Request};
 
 /// A shell on a port of 127.0.0.1, whose local folder is `local`.
 fn shell(port: u16, local: &Path, flags: &[&str]) -> Command {
@@ -379,6 +381,21 @@ fn a_prompt_lists_completes_and_ends() {
         fs::read_to_string(&history).unwrap().contains("put local\\\\ file") || shown.contains("put local\\ file"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_receiver_that_never_ends_a_list_does_not_hold_the_prompt() {
+    let local = temp_dir();
+    let server = FakeServer::start(|asked| match asked.request {
+        Request::List(list) if !list.itself => Act::ForEver(Box::new(|_| frame(&Reply::Heartbeat))),
+        _ => Act::Honest,
+    });
+    let prompt = "127.0.0.1:/> ";
+    let command = shell(server.port, local.path(), &["--plain"]);
+    let steps =
+        [("wait", prompt), ("type", "ls x\t"), ("wait", "ls x"), ("type", "\x15lpwd\r"), ("wait", "/tmp"), ("wait", prompt)];
+    let (code, shown) = at_terminal(&command, &[&steps[..], &[("type", CTRL_D)]].concat());
+    assert_eq!(code, 0, "{shown}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The connection behind the prompt: opened when it is needed, and again when it was lost.
 
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
 use parallel_transfer::client::{BrowseError, Browser, Login};
 use parallel_transfer::entry::{Listed, ListedKind};
@@ -192,20 +194,26 @@ impl Session {
         if !browser.is_open() {
             return None;
         }
-        let deadline = Instant::now() + COMPLETION_TIMEOUT;
-        let mut names = Vec::new();
-        let listed = browser.handle().limit_waits(COMPLETION_TIMEOUT).map_err(anyhow::Error::from).and_then(|()| {
+        let (mut names, handle, done) = (Vec::new(), browser.handle().clone(), Stop::new().ok()?);
+        let listed = thread::scope(|scope| {
+            // A receiver that says something again and again, and never all, is not waited for.
+            let end_late = || {
+                if !done.wait(COMPLETION_TIMEOUT) {
+                    handle.shutdown(Shutdown::Both);
+                }
+            };
+            thread::Builder::new().name("patience".to_owned()).spawn_scoped(scope, end_late).map_err(anyhow::Error::from)?;
             let listed = browser.list(path, &mut |entry| {
                 if names.len() < NAMES_COMPLETED_MAX {
                     let is_folder = matches!(entry.kind, ListedKind::Directory { .. });
                     names.push((entry.name, is_folder));
                 }
-                Instant::now() < deadline
+                true
             });
+            done.ask();
             listed.map_err(BrowseError::into_error)
         });
-        let stall: Duration = self.dialer.stall();
-        if browser.is_open() && browser.handle().limit_waits(stall).is_ok() {
+        if browser.is_open() {
             self.browser = Some(browser);
         }
         listed.ok()?;
