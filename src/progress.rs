@@ -254,6 +254,14 @@ impl Progress {
         files > 0 || done > self.best_bytes.fetch_max(done, Ordering::Relaxed)
     }
 
+    /// Counts a file of so many bytes that is there, unchanged.
+    pub fn add_unchanged(&self, bytes: u64) {
+        self.unchanged_files.add(1);
+        self.unchanged_bytes.add(bytes);
+        self.done_files.add(1);
+        self.done_bytes.add(bytes);
+    }
+
     /// Files that were there, unchanged, before this job came to them.
     #[must_use]
     pub fn unchanged(&self) -> u64 {

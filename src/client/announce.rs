@@ -357,10 +357,7 @@ impl<'a> Announcer<'a> {
     /// Counts a file that is there, or has it sent.
     fn take_file(&self, line: &mut Line<'_>, path: RemotePath, meta: FileMeta, is_there: bool) {
         if is_there {
-            self.progress.unchanged_files.add(1);
-            self.progress.unchanged_bytes.add(meta.identity.size);
-            self.progress.done_files.add(1);
-            self.progress.done_bytes.add(meta.identity.size);
+            self.progress.add_unchanged(meta.identity.size);
             let read = |path: &RemotePath, identity: &Identity| self.source.digest(path, identity, self.stop);
             note_there(self.digest, &read, &path, &meta.identity, self.progress);
         } else {

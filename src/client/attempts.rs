@@ -3,14 +3,38 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::dial::backoff;
+use anyhow::Context as _;
+
+use super::Refused;
+use super::outcome::Words;
+use crate::net::Stream;
+use crate::net::dial::{Dialer, backoff};
 use crate::progress::Progress;
+use crate::protocol::BUSY;
 use crate::stop::Stop;
 
 /// What was under way counts no more, and another attempt may do: why.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Interrupted(pub(super) String);
+
+/// A receiver that was there before, and does not answer now as it did, may do so soon.
+pub(super) fn interrupted(error: anyhow::Error, is_first: bool) -> anyhow::Error {
+    let is_final = error.downcast_ref::<Refused>().is_some_and(|refused| !refused.0.starts_with(BUSY));
+    if is_first || is_final { error } else { Interrupted(format!("{error:#}")).into() }
+}
+
+/// Dials for the first connection of an attempt. All but the first begin where the receiver was known to be.
+pub(super) fn dial_first(
+    dialer: &Dialer, words: &Words, is_first: bool, progress: &Progress, stop: &Stop,
+) -> anyhow::Result<Stream> {
+    let dialled = if is_first {
+        dialer.dial(stop).with_context(|| format!("nothing was {}", words.done))
+    } else {
+        dialer.dial_patiently(stop).with_context(|| format!("the {} went away", words.peer))
+    };
+    dialled.inspect(|_| progress.connections.add(1))
+}
 
 /// The attempts at one job.
 #[derive(Debug)]

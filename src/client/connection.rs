@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::live::Registered;
 use super::outcome::{Outcome, Wait};
 use super::plan::Chunk;
+use super::starting::{Starting, invalid};
 use crate::digest::Digest;
 use crate::entry::FileMeta;
 use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
@@ -29,8 +30,7 @@ pub(super) struct Connection<'a> {
     waits: &'a Waits,
     outbox: Outbox,
     header: Vec<u8>,
-    /// Replies to what came first that are due still.
-    starting: usize,
+    starting: Starting,
     unanswered: VecDeque<Unanswered>,
     /// Bytes of answers that were not taken yet.
     answer: Vec<u8>,
@@ -79,12 +79,12 @@ impl<'a> Connection<'a> {
             waits,
             outbox: Outbox::default(),
             header: Vec::new(),
-            starting: 0,
+            starting: Starting::of(0),
             unanswered: VecDeque::new(),
             answer: Vec::new(),
             looked_at: 0,
         };
-        connection.starting = session.encode_start(&mut connection.header);
+        connection.starting = Starting::of(session.encode_start(&mut connection.header));
         connection.outbox.put(&mut *connection.stream, &connection.header)?;
         connection.outbox.flush(&mut *connection.stream)?;
         Ok(connection)
@@ -236,31 +236,21 @@ impl<'a> Connection<'a> {
 
     /// Takes all whole answers; what they say is in `outcomes` even on an error.
     fn take_answers(&mut self, outcomes: &mut Vec<(Chunk, Outcome)>) -> io::Result<()> {
-        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
         let mut at = 0;
         loop {
             let digest = self.unanswered.front().map_or(NO_DIGEST, |unanswered| unanswered.digest);
-            let decoded = self.session.decode_reply(&self.answer[at..], &digest).map_err(|error| invalid(error.to_string()))?;
+            let decoded = self.session.decode_reply(&self.answer[at..], &digest).map_err(|error| invalid(&error.to_string()))?;
             let Some((reply, len)) = decoded else { break };
             at += len;
+            let Some(reply) = self.starting.take(reply)? else { continue };
+            let unasked = || invalid("an answer to nothing that was asked");
             match reply {
-                Reply::Heartbeat => {}
-                Reply::Welcome { .. } if self.starting == 2 => self.starting = 1,
-                Reply::Answer(Answer { status: Status::Stored, .. }) if self.starting == 1 => self.starting = 0,
-                // Later it is about one frame, which may have been damaged: another connection may do.
-                Reply::Refused(why) if self.starting == 0 => return Err(io::Error::other(why)),
-                Reply::Refused(why) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
-                Reply::Answer(answer) if self.starting == 0 => {
-                    let Some(unanswered) = self.unanswered.pop_front() else {
-                        return Err(invalid("an answer to nothing that was asked".to_owned()));
-                    };
-                    outcomes.push(outcome_of(unanswered, answer));
-                }
-                Reply::Wanted(wanted) if self.starting == 0 => match self.unanswered.pop_front() {
+                Reply::Answer(answer) => outcomes.push(outcome_of(self.unanswered.pop_front().ok_or_else(unasked)?, answer)),
+                Reply::Wanted(wanted) => match self.unanswered.pop_front() {
                     Some(Unanswered { chunk, .. }) if chunk.range.is_empty() => outcomes.push((chunk, Outcome::Wanted(wanted))),
-                    _ => return Err(invalid("an answer to nothing that was asked".to_owned())),
+                    _ => return Err(unasked()),
                 },
-                _ => return Err(invalid("a reply out of turn".to_owned())),
+                _ => return Err(invalid("a reply out of turn")),
             }
         }
         self.answer.drain(..at);
@@ -332,18 +322,8 @@ pub(super) fn is_refusal(error: &io::Error) -> bool {
 const ANSWERS_LEN: usize = 16 * 1024;
 
 fn outcome_of(unanswered: Unanswered, answer: Answer) -> (Chunk, Outcome) {
-    let Unanswered { chunk, void, .. } = unanswered;
-    let outcome = match answer.status {
-        // Whatever the receiver says of what came before the mark: this range does not count.
-        _ if void.is_some() => void.unwrap_or(Outcome::Changed),
-        Status::Refused => Outcome::Denied(answer.reason),
-        Status::Mismatched => Outcome::Mismatched,
-        // Another range of it was voided.
-        Status::Voided => Outcome::Changed,
-        Status::Stored => Outcome::Stored,
-        Status::Published | Status::Had => Outcome::Whole(Some(answer.reason).filter(|reason| !reason.is_empty())),
-    };
-    (chunk, outcome)
+    // Whatever the receiver says of what came before the mark: a range that was voided does not count.
+    (unanswered.chunk, unanswered.void.unwrap_or_else(|| Outcome::of(answer)))
 }
 
 /// Does the receiver take ranges of the file at `path`? Asks by writing nothing to it.

@@ -8,13 +8,14 @@ use std::time::Instant;
 use super::live::Registered;
 use super::outcome::Outcome;
 use super::plan::Chunk;
+use super::starting::{Starting, invalid};
 use crate::landing::{Landing, Taker};
 use crate::limits::{ASKED_LEN_MAX, BUFFER_LEN, FETCH_AHEAD_BYTES, FETCHED_AT_ONCE_MAX, PATH_LEN_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
 use crate::net::pace::Pace;
 use crate::path::RemotePath;
 use crate::progress::{Timer, Waits};
-use crate::protocol::{Answer, Payload, Put, Reply, Session, Status, v2};
+use crate::protocol::{Payload, Put, Reply, Session, Status, v2};
 use crate::pump::{Inbox, Times};
 use crate::stop::Stop;
 use crate::store::{Folders, Store};
@@ -57,8 +58,7 @@ pub(super) struct Fetch<'a> {
     stop: &'a Stop,
     /// Requests that wait to be sent.
     outbox: Vec<u8>,
-    /// Replies to what came first that are due still.
-    starting: usize,
+    starting: Starting,
     asked: VecDeque<Asked>,
     /// Bytes of requests in `asked`, and of content that they are for.
     asked_len: usize,
@@ -117,14 +117,14 @@ impl<'a> Fetch<'a> {
             waits,
             stop,
             outbox: Vec::new(),
-            starting: 0,
+            starting: Starting::of(0),
             asked: VecDeque::new(),
             asked_len: 0,
             awaited_bytes: 0,
             inbox: Inbox::default(),
             folders: site.landing.folders(),
         };
-        fetch.starting = session.encode_start(&mut fetch.outbox);
+        fetch.starting = Starting::of(session.encode_start(&mut fetch.outbox));
         fetch.flush()?;
         Ok(fetch)
     }
@@ -209,13 +209,9 @@ impl<'a> Fetch<'a> {
                 continue;
             };
             self.inbox.consume(len);
+            let Some(reply) = self.starting.take(reply)? else { continue };
             match reply {
-                Reply::Heartbeat => {}
-                Reply::Welcome { .. } if self.starting == 2 => self.starting = 1,
-                Reply::Answer(Answer { status: Status::Stored, .. }) if self.starting == 1 => self.starting = 0,
-                Reply::Refused(why) if self.starting == 0 => return Err(io::Error::other(why)),
-                Reply::Refused(why) => return Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
-                Reply::Content if self.starting == 0 => {
+                Reply::Content => {
                     let asked = self.asked.front_mut().ok_or_else(|| invalid("content that was not asked for"))?;
                     bytes += asked.chunk.bytes();
                     let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(asked.put.file.identity.size));
@@ -232,16 +228,14 @@ impl<'a> Fetch<'a> {
                     asked.chunk.subtrees = subtrees.map(|subtrees| subtrees.iter().collect()).unwrap_or_default();
                     self.settle(outcome, outcomes);
                 }
-                Reply::Answer(answer) if self.starting == 0 => {
-                    let outcome = match answer.status {
-                        Status::Refused => Outcome::Denied(answer.reason),
-                        Status::Voided => Outcome::Changed,
-                        _ => return Err(invalid("an answer that is none to a read")),
-                    };
+                Reply::Answer(answer) => {
+                    if !matches!(answer.status, Status::Refused | Status::Voided) {
+                        return Err(invalid("an answer that is none to a read"));
+                    }
                     if let Some(Asked { put, .. }) = self.asked.front() {
                         self.site.landing.give_up(&put.path, &put.file.identity);
                     }
-                    self.settle(outcome, outcomes);
+                    self.settle(Outcome::of(answer), outcomes);
                 }
                 _ => return Err(invalid("a reply out of turn")),
             }
@@ -288,19 +282,9 @@ fn put_of(chunk: &Chunk) -> Put {
 
 /// What whoever takes ranges here says of one; none where that is no answer to a range.
 fn outcome_of(reply: Reply) -> Option<Outcome> {
-    Some(match reply {
-        Reply::Wanted(wanted) => Outcome::Wanted(wanted),
-        Reply::Answer(answer) => match answer.status {
-            Status::Stored => Outcome::Stored,
-            Status::Published | Status::Had => Outcome::Whole(Some(answer.reason).filter(|reason| !reason.is_empty())),
-            Status::Mismatched => Outcome::Mismatched,
-            Status::Voided => Outcome::Changed,
-            Status::Refused => Outcome::Denied(answer.reason),
-        },
-        _ => return None,
-    })
-}
-
-fn invalid(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
+    match reply {
+        Reply::Wanted(wanted) => Some(Outcome::Wanted(wanted)),
+        Reply::Answer(answer) => Some(Outcome::of(answer)),
+        _ => None,
+    }
 }

@@ -68,14 +68,6 @@ pub(super) struct Listing {
     unread: Spool,
 }
 
-/// Asks what the session's own path is.
-///
-/// # Errors
-/// It can't be said; those of the stream.
-pub(super) fn look_at_top(talk: &mut Talk<'_>, job: &Pull<'_>) -> Result<Listed, Trouble> {
-    look(talk, job, &RemotePath::root())
-}
-
 /// Asks what is at `path`.
 ///
 /// # Errors
@@ -351,10 +343,7 @@ impl<'a> Lister<'a> {
         // What may have lost something when the power failed is fetched anew.
         let is_here = !landing.is_new && landing.have(store, &mut listing.folders, &[known]) == [There::Yes];
         if is_here {
-            self.progress.unchanged_files.add(1);
-            self.progress.unchanged_bytes.add(meta.identity.size);
-            self.progress.done_files.add(1);
-            self.progress.done_bytes.add(meta.identity.size);
+            self.progress.add_unchanged(meta.identity.size);
             if self.digest.is_some()
                 && let Err(error) = listing.unread.push(&record_of(&path, &meta.identity))
             {

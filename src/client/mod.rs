@@ -13,6 +13,7 @@ mod entries;
 mod fetch;
 mod filter;
 mod flight;
+mod grow;
 mod keep;
 mod links;
 mod lister;
@@ -27,6 +28,7 @@ mod queue;
 mod refusals;
 mod sign_up;
 mod source;
+mod starting;
 mod talk;
 mod trouble;
 mod walk;
@@ -37,8 +39,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, Scope};
 use std::time::Duration;
-
-use anyhow::Context as _;
 
 pub use announce::Refused;
 pub use browser::{BrowseError, Browser};
@@ -51,20 +51,21 @@ pub use source::lands_in_itself;
 pub use walk::Look;
 
 use crate::digest::Checksum;
-use crate::limits::{BLOCK_LEN, GROW_PROCESS_BYTES, GROW_THREAD_BYTES, JOURNALED_LEN_MIN, WRITE_NUMBER_MAX};
+use crate::limits::{BLOCK_LEN, JOURNALED_LEN_MIN, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
 use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::v2::pipe::Setup;
-use crate::protocol::{BUSY, Open, Session, Token, Totals};
+use crate::protocol::{Open, Session, Token, Totals};
 use crate::stop::Stop;
 use announce::{Announcer, Line, NotBegun};
-use attempts::{Attempts, Interrupted};
+use attempts::{Attempts, dial_first, interrupted};
 use create::Creator;
+use grow::{named, start_workers};
 use live::Live;
-use outcome::{Event, GaveUp, PUSH, Taken, Terms, Wait};
+use outcome::{PUSH, Taken, Terms, Wait};
 use process::Process;
 use queue::Queue;
 use source::Source;
@@ -240,7 +241,7 @@ pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -
     }
 }
 
-/// One attempt. All but the first begin where the receiver was known to be.
+/// One attempt.
 fn attempt(
     job: &Job, target: &Target, watcher: &Watcher<'_>, is_first: bool, progress: &Progress, stop: &Stop,
 ) -> anyhow::Result<()> {
@@ -249,13 +250,7 @@ fn attempt(
     if let Target::InPlace(_) = target {
         (watcher.landing)(None);
     }
-    let first = if is_first {
-        job.dialer.dial(stop).context("nothing was sent")?
-    } else {
-        job.dialer.dial_patiently(stop).context("the receiver went away")?
-    };
-    progress.connections.add(1);
-
+    let first = dial_first(&job.dialer, &PUSH, is_first, progress, stop)?;
     let session = target.session();
     let look = |path: &RemotePath| walk::look_again(&source, &job.look, path, progress);
     let terms = Terms {
@@ -344,7 +339,7 @@ impl<'a> Crew<'a> {
             Target::InPlace(remote) => Control::Create(remote, first),
             Target::Session(open) => {
                 let announcer = self.announcer(open);
-                let line = announcer.start(first).map_err(|error| self.interrupted(error))?;
+                let line = announcer.start(first).map_err(|error| interrupted(error, self.is_first))?;
                 if self.is_first {
                     (self.watcher.landing)(Some(&line.landed));
                 }
@@ -391,12 +386,6 @@ impl<'a> Crew<'a> {
             self.queue.read_for_digests(&|path, identity| self.source.digest(path, identity, self.stop));
         }
         Ok(last_word)
-    }
-
-    /// A receiver that was there before, and does not answer now as it did, may do so soon.
-    fn interrupted(&self, error: anyhow::Error) -> anyhow::Error {
-        let is_final = error.downcast_ref::<Refused>().is_some_and(|refused| !refused.0.starts_with(BUSY));
-        if self.is_first || is_final { error } else { Interrupted(format!("{error:#}")).into() }
     }
 
     /// Ends all workers of this process, whatever they hold.
@@ -474,36 +463,6 @@ impl<'a> Crew<'a> {
     }
 }
 
-/// Starts workers as there is work for them: the threads of this process, then further processes, which
-/// `start_process` does. Returns when there is nothing more to do.
-fn start_workers<'scope, 'a: 'scope>(
-    scope: &'scope Scope<'scope, '_>, queue: &'a Queue<'a>, worker: Worker<'a>, (thread_num, process_num): (usize, usize),
-    start_process: impl Fn(usize) -> std::io::Result<()>,
-) -> anyhow::Result<()> {
-    let (mut threads, mut processes) = (0, 1);
-    loop {
-        let enough_work =
-            if threads < thread_num { Some(GROW_THREAD_BYTES) } else { (processes < process_num).then_some(GROW_PROCESS_BYTES) };
-        match queue.wait_event(enough_work) {
-            Event::Finished => return Ok(()),
-            Event::Abandoned(GaveUp::Unreachable(why)) => anyhow::bail!("the {} went away: {why}", queue.words().peer),
-            Event::Abandoned(GaveUp::Refused(why)) => return Err(Interrupted(why).into()),
-            Event::Backlog if threads < thread_num => {
-                let holder = queue.enter(1);
-                let worker = Worker { holder, ..worker };
-                named(scope, &format!("w{threads}"), move || {
-                    queue.leave(holder, worker.run().err());
-                })?;
-                threads += 1;
-            }
-            Event::Backlog => {
-                processes += 1;
-                start_process(processes)?;
-            }
-        }
-    }
-}
-
 fn note_totals(totals: &Totals, progress: &Progress) {
     let waits = &progress.waits;
     waits.receiving.add(Duration::from_micros(totals.receiving_us));
@@ -514,12 +473,6 @@ fn note_totals(totals: &Totals, progress: &Progress) {
 /// Does the receiver still know a file of this run?
 fn remembers(job: &Job, session: &Session, path: &RemotePath, stop: &Stop) -> bool {
     job.dialer.dial(stop).is_ok_and(|stream| connection::is_known(stream, session, path).unwrap_or(false))
-}
-
-fn named<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>, name: &str, work: impl FnOnce() -> T + Send + 'scope,
-) -> std::io::Result<thread::ScopedJoinHandle<'scope, T>> {
-    thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work)
 }
 
 fn setup(job: &Job, source: &Source, worker: &Worker<'_>) -> Setup {

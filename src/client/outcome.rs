@@ -5,7 +5,7 @@ use std::fmt;
 use super::plan::Chunk;
 use crate::entry::FileMeta;
 use crate::path::RemotePath;
-use crate::protocol::Wanted;
+use crate::protocol::{Answer, Status, Wanted};
 
 /// What became of a chunk that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,21 @@ pub(super) enum Outcome {
     SourceFailed(String),
     /// The source is no longer what it was, and the receiver knows: it may be sent anew.
     Changed,
+}
+
+impl Outcome {
+    /// What an answer to a range says of it.
+    #[must_use]
+    pub(super) fn of(answer: Answer) -> Self {
+        match answer.status {
+            Status::Stored => Self::Stored,
+            Status::Published | Status::Had => Self::Whole(Some(answer.reason).filter(|reason| !reason.is_empty())),
+            Status::Mismatched => Self::Mismatched,
+            // This range, or another of its file.
+            Status::Voided => Self::Changed,
+            Status::Refused => Self::Denied(answer.reason),
+        }
+    }
 }
 
 /// Is it worth waiting for a chunk?

@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 
-use super::attempts::{Attempts, Interrupted};
+use super::attempts::{Attempts, Interrupted, dial_first, interrupted};
 use super::fetch::Site;
+use super::grow::{named, start_workers};
 use super::lister::{self, Lister, Listing};
 use super::live::Live;
 use super::login::Login;
@@ -18,7 +19,7 @@ use super::queue::Queue;
 use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::worker::{Way, Worker};
-use super::{Look, Refused, Watcher, chunk_len, leave_out, missing, named, new_token, start_workers};
+use super::{Look, Watcher, chunk_len, leave_out, missing, new_token};
 use crate::entry::{FileMeta, Listed, ListedKind};
 use crate::landing::{End, Landing, Rules};
 use crate::limits::{CHUNK_TRIES_MAX, JOURNALED_LEN_MIN, OPEN_TIMEOUT};
@@ -27,7 +28,7 @@ use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
-use crate::protocol::{BUSY, Open, Reply, Session, v2};
+use crate::protocol::{Open, Reply, Session, v2};
 use crate::stop::Stop;
 use crate::store::{Made, Store};
 
@@ -91,7 +92,7 @@ impl Pull<'_> {
 /// Fetches it. What fails of single entries is in `progress`, and the rest goes on.
 ///
 /// # Errors
-/// What ends the whole run, as of [`run`](super::run); [`Refused`] where the server did not want it.
+/// What ends the whole run, as of [`run`](super::run); [`Refused`](super::Refused) where the server did not want it.
 pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     net::raise_descriptor_limit();
     progress.processes.add(1);
@@ -111,16 +112,11 @@ pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &S
     }
 }
 
-/// One attempt. All but the first begin where the server was known to be.
+/// One attempt.
 fn attempt(
     job: &Pull<'_>, open: &Open, watcher: &Watcher<'_>, is_first: bool, progress: &Progress, stop: &Stop,
 ) -> anyhow::Result<()> {
-    let stream = if is_first {
-        job.dialer.dial(stop).context("nothing was fetched")?
-    } else {
-        job.dialer.dial_patiently(stop).context("the server went away")?
-    };
-    progress.connections.add(1);
+    let stream = dial_first(&job.dialer, &PULL, is_first, progress, stop)?;
     let (live, control_live, done, over) = (Live::default(), Live::default(), Stop::new()?, Stop::new()?);
     let mut talk = Talk::over(control_live.register(stream));
     let (landed, top) = begin(job, open, &mut talk).map_err(|error| interrupted(error, is_first))?;
@@ -226,13 +222,7 @@ fn begin(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>) -> anyhow::Result<(Ve
         Trouble::Broken(error) => super::talk::foreign(&job.dialer, true, Some(error.into())).context("nothing was fetched"),
     };
     let opened = talk.open(&job.dialer, &job.login, open).map_err(broken)?;
-    Ok((opened.landed, lister::look_at_top(talk, job).map_err(broken)?))
-}
-
-/// A server that was there before, and does not answer now as it did, may do so soon.
-fn interrupted(error: anyhow::Error, is_first: bool) -> anyhow::Error {
-    let is_final = error.downcast_ref::<Refused>().is_some_and(|refused| !refused.0.starts_with(BUSY));
-    if is_first || is_final { error } else { Interrupted(format!("{error:#}")).into() }
+    Ok((opened.landed, lister::look(talk, job, &RemotePath::root()).map_err(broken)?))
 }
 
 fn make_landing(job: &Pull<'_>, open: &Open) -> anyhow::Result<Landing> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::Refused;
 use crate::limits::OPEN_TIMEOUT;
 use crate::net::dial::Dialer;
-use crate::protocol::{Answer, Features, Reply, Secret, Status, v2};
+use crate::protocol::{Answer, Reply, Secret, Status, v2};
 use crate::stop::Stop;
 
 /// Asks the receiver for an account of this name.
@@ -17,8 +17,8 @@ use crate::stop::Stop;
 pub fn sign_up(dialer: &Dialer, user: &str, password: &Secret, stop: &Stop) -> anyhow::Result<()> {
     ensure!(dialer.tls().is_some(), "an account is made over an encrypted connection: leave --plain out");
     let mut stream = dialer.dial(stop).context("no account was made")?;
-    let mut bytes = v2::MAGIC.to_vec();
-    v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
+    let mut bytes = Vec::new();
+    v2::encode_greeting(&mut bytes);
     v2::request::encode_sign_up(&mut bytes, user.as_bytes(), password);
     stream.handle().limit_waits(OPEN_TIMEOUT)?;
     stream.write_all(&bytes)?;

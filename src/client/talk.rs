@@ -6,11 +6,12 @@ use std::time::Instant;
 use super::Refused;
 use super::live::Registered;
 use super::login::Login;
+use super::starting::Starting;
 use super::trouble::Trouble;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::dial::Dialer;
 use crate::net::tls::Client;
-use crate::protocol::{Features, Open, Reply, Session, v2};
+use crate::protocol::{Open, Reply, Session, v2};
 use crate::pump::{Inbox, Outbox};
 
 /// A stream, what waits to be sent over it, and what came.
@@ -66,8 +67,8 @@ impl<'a> Talk<'a> {
     /// # Errors
     /// [`Refused`]; no answer of the kind that such a receiver gives; those of the stream.
     pub(super) fn open(&mut self, dialer: &Dialer, login: &Login, open: &Open) -> Result<Opened, Trouble> {
-        let mut bytes = v2::MAGIC.to_vec();
-        v2::request::encode_hello(&mut bytes, v2::VERSIONS, Features::OURS);
+        let mut bytes = Vec::new();
+        v2::encode_greeting(&mut bytes);
         let host_key = dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
         let credential = login.credential(host_key, &open.token).map_err(Trouble::Fatal)?;
         v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });
@@ -99,12 +100,13 @@ impl<'a> Talk<'a> {
     /// As [`Talk::open`].
     pub(super) fn join(&mut self, dialer: &Dialer, session: &Session) -> Result<(), Trouble> {
         let mut bytes = Vec::new();
-        let replies = session.encode_start(&mut bytes);
+        let mut starting = Starting::of(session.encode_start(&mut bytes));
         self.say(&bytes)?;
         self.flush()?;
-        for _ in 0..replies {
-            if let Reply::Refused(why) = self.next_reply(dialer)? {
-                return Err(Trouble::Fatal(Refused(why).into()));
+        while !starting.is_over() {
+            match self.next_reply(dialer)? {
+                Reply::Refused(why) => return Err(Trouble::Fatal(Refused(why).into())),
+                reply => _ = starting.take(reply).map_err(|_| out_of_turn(dialer))?,
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::connection::{Connection, Sent, is_refusal};
 use super::fetch::{Fetch, Site};
 use super::flight::Holder;
 use super::live::Live;
-use super::outcome::{GaveUp, Outcome, Taken, Wait};
+use super::outcome::{GaveUp, Outcome, PULL, PUSH, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::source::Source;
 use crate::limits::BACKOFF_MAX;
@@ -304,8 +304,8 @@ impl<'a> Worker<'a> {
 
     fn describe_close(&self, error: &io::Error) -> String {
         let peer = match self.way {
-            Way::Out(_) => "receiver",
-            Way::In(_) => "server",
+            Way::Out(_) => PUSH.peer,
+            Way::In(_) => PULL.peer,
         };
         match error.kind() {
             io::ErrorKind::UnexpectedEof => "the connection was closed without an answer".to_owned(),

@@ -343,8 +343,7 @@ impl Session {
         match self {
             Self::V1 { .. } => 0,
             Self::V2 { token, .. } => {
-                bytes.extend_from_slice(&v2::MAGIC);
-                v2::request::encode_hello(bytes, v2::VERSIONS, Features::OURS);
+                v2::encode_greeting(bytes);
                 v2::request::encode_join(bytes, token);
                 2
             }

@@ -9,8 +9,16 @@ pub mod request;
 
 use std::ops::RangeInclusive;
 
+use super::Features;
+
 /// The first bytes of a connection that speaks v2.
 pub const MAGIC: [u8; 4] = [0x8f, b'P', b'T', b'F'];
 
 /// The versions that are spoken here.
 pub const VERSIONS: RangeInclusive<u8> = 2..=2;
+
+/// Adds what a client begins a connection with.
+pub fn encode_greeting(bytes: &mut Vec<u8>) {
+    bytes.extend_from_slice(&MAGIC);
+    request::encode_hello(bytes, VERSIONS, Features::OURS);
+}
