@@ -1,7 +1,7 @@
 //! Counters that anyone may add to, the failed entries, and the summary of both.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::FAILURES_KEPT_MAX;
@@ -210,7 +210,41 @@ pub struct Progress {
     pub lost_connections: Counter,
     /// Processes that worked, the first one included.
     pub processes: Counter,
+    routes: OnceLock<Vec<Route>>,
     failures: Mutex<Failures>,
+}
+
+/// How one of several routes to the receiver fares.
+#[derive(Debug)]
+pub struct Route {
+    name: String,
+    /// Bytes that came to be there by it.
+    pub bytes: Counter,
+    /// Connections that were opened by it.
+    pub connections: Counter,
+    trouble: Mutex<Option<String>>,
+}
+
+impl Route {
+    /// What a person calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Notes what is wrong with it. Is that new?
+    pub fn note_trouble(&self, why: &str) -> bool {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = trouble.as_deref() != Some(why);
+        *trouble = Some(why.to_owned());
+        is_new
+    }
+
+    /// What was wrong with it last, if anything was.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -252,6 +286,25 @@ impl Progress {
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
         // Bytes that came before and were not kept are nothing new.
         files > 0 || done > self.best_bytes.fetch_max(done, Ordering::Relaxed)
+    }
+
+    /// Says which routes there are to the receiver, where there is more to say than that there is one.
+    pub fn set_routes(&self, names: impl Iterator<Item = String>) {
+        let of = |name| Route { name, bytes: Counter::default(), connections: Counter::default(), trouble: Mutex::default() };
+        // They are the same in each attempt.
+        let _ = self.routes.set(names.map(of).collect());
+    }
+
+    /// The routes, where they were told.
+    #[must_use]
+    pub fn routes(&self) -> &[Route] {
+        self.routes.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn route(&self, number: usize) -> Option<&Route> {
+        self.routes().get(number)
     }
 
     /// Counts a file of so many bytes that is there, unchanged.

@@ -35,6 +35,9 @@ pub enum PasswordError {
 /// The variable of the environment that a password may be in.
 pub const PASSWORD_VARIABLE: &str = "PTF_PASSWORD";
 
+/// The same of one for relays.
+pub const VIA_PASSWORD_VARIABLE: &str = "PTF_VIA_PASSWORD";
+
 /// Where a password comes from: a file, else the environment, else whoever is asked.
 #[derive(Debug, Default)]
 pub struct PasswordSource<'a> {

@@ -25,7 +25,7 @@ use log::Log;
 
 use crate::exit::Verdict;
 use crate::path::RemotePath;
-use crate::progress::{Counter, Progress};
+use crate::progress::{Counter, Progress, Route};
 use crate::secret::{PasswordError, Secret};
 use crate::stop::Stop;
 
@@ -245,7 +245,7 @@ impl Report<'_> {
         let _ = if as_json {
             writeln!(out, "{}", self.to_json())
         } else if loudness != Loudness::Quiet {
-            let lines = [Some(self.to_string()), self.lacks(), self.limit()];
+            let lines = [Some(self.to_string()), self.lacks(), self.routes(), self.limit()];
             lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{line}"))
         } else {
             Ok(())
@@ -258,6 +258,16 @@ impl Report<'_> {
         let without = self.progress.without_xattrs.sum();
         let whose = if without == 1 { "its" } else { "their" };
         (without > 0).then(|| format!("{} sent without {whose} extended attributes", count(without, "entry")))
+    }
+
+    /// What each route carried, where there were several.
+    fn routes(&self) -> Option<String> {
+        let told = |route: &Route| match route.trouble().filter(|_| route.bytes.sum() == 0) {
+            Some(why) => format!("{}: nothing ({why})", route.name()),
+            None => format!("{}: {}", route.name(), BinaryBytes(route.bytes.sum())),
+        };
+        let routes = self.progress.routes();
+        (!routes.is_empty()).then(|| format!("by route: {}", routes.iter().map(told).collect::<Vec<_>>().join(", ")))
     }
 
     /// What limited the run, if it was long enough for that to mean anything.
@@ -302,6 +312,12 @@ impl Report<'_> {
             "connections": progress.connections.sum(),
             "lost_connections": progress.lost_connections.sum(),
             "processes": progress.processes.sum(),
+            "routes": progress.routes().iter().map(|route| json!({
+                "route": route.name(),
+                "bytes": route.bytes.sum(),
+                "connections": route.connections.sum(),
+                "trouble": route.trouble(),
+            })).collect::<Vec<_>>(),
             "seconds_spent": progress.waits.all().iter().map(|(name, timer)| (*name, timer.sum().as_secs_f64())).collect::<HashMap<_, _>>(),
             "limited_by": progress.waits.shares().iter().map(|(name, share)| json!({"what": name, "percent": share})).collect::<Vec<_>>(),
             "failed": progress.failed(),

@@ -20,7 +20,7 @@ use common::sender::leftovers;
 use common::yard::Yard;
 use common::*;
 use parallel_transfer::protocol::v2::request;
-use parallel_transfer::protocol::{Algorithm, Answer, Open, QuotaSpace, Reply, Secret, Space, Status};
+use parallel_transfer::protocol::{Algorithm, Answer, Open, Purpose, QuotaSpace, Reply, Secret, Space, Status};
 
 fn frame(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -99,7 +99,7 @@ impl Asks for Guest {
 
 /// One who does not put, but works in a folder that is there.
 fn browser(recv: &Recv, folder: &str) -> Client {
-    let open = Open { directory: folder.as_bytes().to_vec(), is_browsing: true, ..client::open(client::new_token()) };
+    let open = Open { directory: folder.as_bytes().to_vec(), purpose: Purpose::Browse, ..client::open(client::new_token()) };
     Client::with(recv, &open)
 }
 

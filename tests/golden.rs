@@ -15,8 +15,8 @@ use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Algorithm, Answer, Credential, Decoded, Features, Known, List, Names, Open, Page, Put, QuotaSpace, Read, Reply, Request,
-    Secret, Session, Space, Status, Token, Totals, Wanted, v1,
+    Algorithm, Answer, Credential, Decoded, Features, Known, List, Names, Open, Page, Purpose, Put, QuotaSpace, Read, Reply,
+    Request, Secret, Session, Space, Status, Token, Totals, Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 
@@ -158,7 +158,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
         keeps_old: true,
         syncs: true,
         is_dry: true,
-        is_browsing: false,
+        purpose: Purpose::Bring,
     };
     let plain_open = Open {
         token: TOKEN,
@@ -168,7 +168,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
         keeps_old: false,
         syncs: false,
         is_dry: false,
-        is_browsing: false,
+        purpose: Purpose::Bring,
     };
     let user = b"alice".to_vec();
     let password = Credential::Password { user: user.clone(), password: Secret::from(b"pw".to_vec()) };
@@ -228,7 +228,7 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
             request::encode_sign_up(bytes, b"alice", &Secret::from(b"pw".to_vec()));
             Request::SignUp { user: b"alice".to_vec(), password: Secret::from(b"pw".to_vec()) }
         }),
-        Box::new(open(Open { directory: b"/out".to_vec(), is_browsing: true, ..plain_open })),
+        Box::new(open(Open { directory: b"/out".to_vec(), purpose: Purpose::Browse, ..plain_open })),
     ];
     let encoded = |encode: Encode| {
         let mut bytes = Vec::new();

@@ -10,13 +10,12 @@ use super::login::Login;
 use super::new_token;
 use super::talk::{Talk, out_of_turn};
 use super::trouble::Trouble;
-use crate::digest::Checksum;
 use crate::entry::Listed;
 use crate::limits::LISTED_MAX;
 use crate::net::Handle;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
-use crate::protocol::{Algorithm, Answer, Credential, List, Open, Reply, Secret, Space, Status, v2};
+use crate::protocol::{Algorithm, Answer, List, Open, Purpose, Reply, Secret, Space, Status, v2};
 use crate::stop::Stop;
 
 /// A session in which nothing is put, with the receiver's root, or an account's home, as its folder.
@@ -62,16 +61,7 @@ impl Browser {
         let stream = dialer.dial(stop)?;
         hold(stream.handle());
         let mut talk = Talk::over(Registered::alone(stream));
-        let open = Open {
-            token: new_token()?,
-            directory: Vec::new(),
-            credential: Credential::None,
-            checksum: Checksum::None,
-            keeps_old: false,
-            syncs: false,
-            is_dry: false,
-            is_browsing: true,
-        };
+        let open = Open::plain(new_token()?, Purpose::Browse);
         let opened = talk.open(dialer, login, &open).map_err(|trouble| match trouble {
             Trouble::Broken(error) => anyhow::Error::new(error).context(format!("{dialer} does not let us in")),
             Trouble::Fatal(error) => error,

@@ -26,6 +26,7 @@ mod process;
 mod pull;
 mod queue;
 mod refusals;
+mod relay;
 mod sign_up;
 mod source;
 mod starting;
@@ -46,6 +47,7 @@ pub use filter::{Filter, Rule};
 pub use login::Login;
 pub use process::serve_parent;
 pub use pull::{Pull, pull};
+pub use relay::through;
 pub use sign_up::sign_up;
 pub use source::lands_in_itself;
 pub use walk::Look;
@@ -226,6 +228,7 @@ impl std::fmt::Debug for Watcher<'_> {
 /// job, or the run was stopped. [`Refused`] where the receiver did not want the job.
 pub fn run(job: &Job, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     progress.processes.add(1);
+    grow::tell_routes(&job.dialer, progress);
     let mut target = job.target.clone();
     let mut attempts = Attempts::new(job.dialer.retry_for());
     let mut is_first = true;
@@ -260,6 +263,7 @@ fn attempt(
         repeats: session.takes_repeats() && !job.dialer.is_local(),
         look: &look,
         note_digest: watcher.digest,
+        has_routes: job.dialer.routes().len() > 1,
         words: &PUSH,
     };
     let queue = Queue::new(terms, progress);
@@ -274,6 +278,7 @@ fn attempt(
         session: &session,
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
+        route: None,
         holder: 0,
         take: &take,
         report: &report,
@@ -443,7 +448,8 @@ impl<'a> Crew<'a> {
     fn start_workers<'scope>(&self, scope: &'scope Scope<'scope, 'a>) -> anyhow::Result<()> {
         let (job, queue, worker) = (self.job, self.queue, self.worker);
         let thread_num = job.thread_num;
-        let Some(program) = &job.program else {
+        // A child knows one way to the receiver.
+        let Some(program) = job.program.as_ref().filter(|_| worker.progress.routes().is_empty()) else {
             return start_workers(scope, queue, worker, (thread_num.saturating_mul(job.process_num), 1), |_| Ok(()));
         };
         start_workers(scope, queue, worker, (thread_num, job.process_num), |number| {

@@ -33,6 +33,12 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// Bytes of a chunk that came to be there by this.
+    #[must_use]
+    pub(super) fn carried(&self, chunk: &Chunk) -> u64 {
+        if matches!(self, Self::Stored | Self::Whole(_)) { chunk.bytes() } else { 0 }
+    }
+
     /// What an answer to a range says of it.
     #[must_use]
     pub(super) fn of(answer: Answer) -> Self {
@@ -100,6 +106,8 @@ pub(super) struct Terms<'a> {
     pub(super) look: &'a (dyn Fn(&RemotePath) -> Option<FileMeta> + Sync),
     /// Takes the BLAKE3 digest of each file that is whole, where they are wanted.
     pub(super) note_digest: Option<super::NoteDigest<'a>>,
+    /// Are there several routes, so that one which leads nowhere says nothing of the others?
+    pub(super) has_routes: bool,
     /// How a person is told of it.
     pub(super) words: &'static Words,
 }

@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::protocol::Wanted;
 use crate::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use crate::pump::Inbox;
-use crate::secret::PASSWORD_VARIABLE;
+use crate::secret::{PASSWORD_VARIABLE, VIA_PASSWORD_VARIABLE};
 use crate::stop::Stop;
 
 /// A child process, and what it holds.
@@ -70,6 +70,7 @@ impl Process {
             .arg("--worker")
             // Not for it: it has a token.
             .env_remove(PASSWORD_VARIABLE)
+            .env_remove(VIA_PASSWORD_VARIABLE)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // A signal from the terminal is for the parent to handle.
@@ -340,6 +341,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
         session: &setup.session,
         wants_subtrees: setup.wants_subtrees,
         dialer: &dialer,
+        route: None,
         holder: 0,
         take: &take,
         report: &report,

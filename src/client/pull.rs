@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 
 use super::attempts::{Attempts, Interrupted, dial_first, interrupted};
 use super::fetch::Site;
-use super::grow::{named, start_workers};
+use super::grow::{named, start_workers, tell_routes};
 use super::lister::{self, Lister, Listing};
 use super::live::Live;
 use super::login::Login;
@@ -97,6 +97,7 @@ pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &S
     net::raise_descriptor_limit();
     progress.processes.add(1);
     progress.waits.set_inbound();
+    tell_routes(&job.dialer, progress);
     let mut open = job.from.clone();
     let mut attempts = Attempts::new(job.dialer.retry_for());
     let mut is_first = true;
@@ -136,6 +137,7 @@ fn attempt(
         repeats: session.takes_repeats(),
         look: &look,
         note_digest: watcher.digest,
+        has_routes: job.dialer.routes().len() > 1,
         words: &PULL,
     };
     let queue = Queue::new(terms, progress);
@@ -149,6 +151,7 @@ fn attempt(
         session: &session,
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
+        route: None,
         holder: 0,
         take: &take,
         report: &report,

@@ -467,8 +467,8 @@ impl<'a> Queue<'a> {
             match &state.gave_up {
                 Some(why) if state.workers == 0 => return Event::Abandoned(why.clone()),
                 // Where one gave up another would too.
-                Some(_) => {}
-                None => {
+                Some(_) if !self.terms.has_routes => {}
+                _ => {
                     let waits = !state.rests.is_empty() || !state.again.is_empty();
                     let enough = enough_work.is_some_and(|enough| state.waiting_work >= enough || state.workers == 0);
                     if waits && enough && state.idle == 0 {

@@ -11,7 +11,7 @@ use super::trouble::Trouble;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::dial::Dialer;
 use crate::net::tls::Client;
-use crate::protocol::{Open, Reply, Session, v2};
+use crate::protocol::{Open, Purpose, Reply, Session, v2};
 use crate::pump::{Inbox, Outbox};
 
 /// A stream, what waits to be sent over it, and what came.
@@ -85,8 +85,10 @@ impl<'a> Talk<'a> {
                 Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed },
                 Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
-                Ok(_) => return Err(Trouble::Fatal(foreign(dialer, open.is_browsing, None))),
-                Err(Trouble::Fatal(error)) => return Err(Trouble::Fatal(foreign(dialer, open.is_browsing, Some(error)))),
+                Ok(_) => return Err(Trouble::Fatal(foreign(dialer, open.purpose == Purpose::Browse, None))),
+                Err(Trouble::Fatal(error)) => {
+                    return Err(Trouble::Fatal(foreign(dialer, open.purpose == Purpose::Browse, Some(error))));
+                }
                 Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
             }
         };

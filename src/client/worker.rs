@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::connection::{Connection, Sent, is_refusal};
 use super::fetch::{Fetch, Site};
@@ -11,10 +12,10 @@ use super::live::Live;
 use super::outcome::{GaveUp, Outcome, PULL, PUSH, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::source::Source;
-use crate::limits::BACKOFF_MAX;
+use crate::limits::{BACKOFF_MAX, ROUTE_BREAKS_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer, backoff};
-use crate::progress::Progress;
+use crate::progress::{Progress, Route};
 use crate::protocol::Session;
 use crate::stop::Stop;
 
@@ -27,8 +28,10 @@ pub(super) struct Worker<'a> {
     pub(super) session: &'a Session,
     /// Are BLAKE3 values wanted?
     pub(super) wants_subtrees: bool,
-    /// The receiver.
+    /// The receiver, by its own route where there are several.
     pub(super) dialer: &'a Dialer,
+    /// How that route fares, where there are several.
+    pub(super) route: Option<&'a Route>,
     /// Who takes chunks.
     pub(super) holder: Holder,
     /// Where chunks come from.
@@ -98,6 +101,8 @@ struct Hands<'a> {
     file: Option<(Arc<Sending>, File)>,
     /// Connections that broke since the last confirmation.
     broken_in_a_row: u32,
+    /// Since when its route leads nowhere.
+    lost_since: Option<Instant>,
 }
 
 impl<'a> Worker<'a> {
@@ -120,6 +125,9 @@ impl<'a> Worker<'a> {
                     if line.is_none() && hands.broken_in_a_row > 0 {
                         // Others may do meanwhile what it would hold.
                         self.stop.wait(backoff(hands.broken_in_a_row).min(BACKOFF_MAX / 4));
+                    }
+                    if line.is_none() && self.route.is_some() && !self.find_way(&mut hands)? {
+                        return Ok(());
                     }
                     match self.take_patiently() {
                         Taken::Chunk(chunk) => self.send(&mut hands, chunk)?,
@@ -205,13 +213,70 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Connects with nothing in hand: where there are other routes, they may do meanwhile what would wait for this
+    /// one. False when nobody needs it any more.
+    ///
+    /// # Errors
+    /// The route leads nowhere.
+    fn find_way(&self, hands: &mut Hands<'a>) -> Result<bool, GaveUp> {
+        let mut failures = 0;
+        while hands.line.is_none() {
+            let error = match self.connect(false) {
+                _ if self.stop.is_asked() => return Ok(false),
+                Ok(Some(line)) => {
+                    (hands.line, hands.lost_since) = (Some(line), None);
+                    break;
+                }
+                Ok(None) => {
+                    hands.broken_in_a_row += 1;
+                    self.give_up_what_breaks(hands)?;
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                let is_final = error.is_refusal();
+                let why = format!("{:#}", anyhow::Error::from(error));
+                self.note_trouble(&why);
+                let since = *hands.lost_since.get_or_insert_with(Instant::now);
+                if is_final || since.elapsed() >= self.dialer.retry_for() {
+                    return Err(GaveUp::Unreachable(why));
+                }
+            }
+            if self.stop.wait(backoff(failures)) {
+                return Ok(false);
+            }
+            failures += 1;
+        }
+        Ok(true)
+    }
+
+    /// A relay that spoils what passes through it is not tried for ever.
+    fn give_up_what_breaks(&self, hands: &Hands<'a>) -> Result<(), GaveUp> {
+        if self.dialer.is_relayed() && hands.broken_in_a_row >= ROUTE_BREAKS_MAX {
+            let why = format!("connections by {} break again and again", self.dialer.route_name());
+            self.note_trouble(&why);
+            return Err(GaveUp::Unreachable(why));
+        }
+        Ok(())
+    }
+
+    /// Says what is wrong with its route, once.
+    fn note_trouble(&self, why: &str) {
+        if let Some(route) = self.route
+            && route.note_trouble(why)
+        {
+            tracing::warn!("route {}: {why}; others carry on", route.name());
+        }
+    }
+
     /// Sees to it that there is a connection for a chunk, which is given back; none where it is reported,
     /// because there is no connection.
     fn need_line(&self, hands: &mut Hands<'a>, chunk: Chunk) -> Result<Option<Chunk>, GaveUp> {
         if hands.line.is_some() {
             return Ok(Some(chunk));
         }
-        match self.connect() {
+        match self.connect(true) {
             Ok(Some(line)) => {
                 hands.line = Some(line);
                 return Ok(Some(chunk));
@@ -228,9 +293,12 @@ impl<'a> Worker<'a> {
     }
 
     /// A new connection; none if it broke as soon as it was there.
-    fn connect(&self) -> Result<Option<Line<'a>>, DialError> {
-        let stream = self.dialer.dial_patiently(self.stop)?;
+    fn connect(&self, is_patient: bool) -> Result<Option<Line<'a>>, DialError> {
+        let stream = if is_patient { self.dialer.dial_patiently(self.stop)? } else { self.dialer.dial(self.stop)? };
         self.progress.connections.add(1);
+        if let Some(route) = self.route {
+            route.connections.add(1);
+        }
         let stream = self.live.register(stream);
         let (session, waits) = (self.session, &self.progress.waits);
         let started = match self.way {
@@ -281,6 +349,7 @@ impl<'a> Worker<'a> {
                     self.put_back(unanswered, Some(&error));
                 }
                 hands.broken_in_a_row += 1;
+                self.give_up_what_breaks(hands)?;
                 if is_refusal(&error) {
                     return Err(GaveUp::Refused(format!("{} refuses: {error}", self.dialer)));
                 }
@@ -294,6 +363,8 @@ impl<'a> Worker<'a> {
     fn put_back(&self, unanswered: Vec<Chunk>, error: Option<&io::Error>) {
         let mut outcome = match error {
             None => Outcome::Lost,
+            // It says nothing of the receiver.
+            Some(_) if self.dialer.is_relayed() => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
             Some(error) if is_refusal(error) => Outcome::Lost,
             Some(error) => Outcome::Refused(self.describe_close(error)),

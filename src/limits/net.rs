@@ -73,3 +73,19 @@ pub const ADDRESSES_MAX: usize = 64;
 
 /// Connections that the kernel may hold for a receiver that is busy accepting.
 pub const BACKLOG: i32 = 1024;
+
+/// Bytes of what a receiver to be passed on to is called: a name of DNS, brackets, a colon and a port (RFC 1035, 2.3.4).
+pub const RELAY_NAME_LEN_MAX: usize = 255 + 2 + 1 + 5;
+
+/// Bytes that a relay has of each direction at the most: two loads of a socket on a usual path, and 128 MiB with a
+/// thousand connections.
+pub const RELAY_BUFFER_LEN: usize = 64 * 1024;
+
+/// Relays that a connection may pass through.
+pub const RELAYS_IN_A_ROW_MAX: usize = 4;
+
+/// Routes to one receiver.
+pub const ROUTES_MAX: usize = 64;
+
+/// Connections that may break in a row on a route through relays, without anything confirmed, until the route is given up.
+pub const ROUTE_BREAKS_MAX: u32 = 8;

@@ -2,24 +2,28 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::host::HostPort;
 use super::pace::Pace;
 use super::tls::{Client, Refusal, TlsError};
 use super::{IpVersion, Stream};
-use crate::limits::{ADDRESSES_MAX, BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, TLS_HELLO_TIMEOUT};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, TLS_HELLO_TIMEOUT};
 use crate::stop::Stop;
 
-/// Opens streams to one receiver.
+/// Opens streams to one receiver: straight, through a relay, or by whichever of several routes goes through.
 #[derive(Debug)]
 pub struct Dialer {
     target: Target,
+    /// Where its streams start from, where that is not the system's choice.
+    bind: Option<Bind>,
     stall: Duration,
     retry_for: Duration,
     pace: Option<Arc<Pace>>,
@@ -34,6 +38,56 @@ pub struct Dialer {
 enum Target {
     Addresses(Vec<SocketAddr>),
     Local(PathBuf),
+    /// Whoever passes streams on knows its addresses.
+    Beyond(HostPort, Via),
+    /// One receiver by several routes.
+    Any(Vec<Dialer>),
+}
+
+/// Who passes streams on, and how that is asked for.
+struct Via {
+    /// As the user named it, with those before it.
+    name: String,
+    relay: Box<Dialer>,
+    ask: Box<Ask>,
+}
+
+/// Asks a relay, over a stream to it that the dialer opened, to pass that on to a receiver; gives the stream back once
+/// that is granted, with nothing more to be read from it.
+pub type Ask = dyn Fn(&Dialer, Stream, &HostPort, &Stop) -> Result<Stream, NotRelayed> + Send + Sync;
+
+/// Why a relay does not pass a stream on.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct NotRelayed {
+    /// In words.
+    pub why: String,
+    /// Will it say so again?
+    pub is_final: bool,
+}
+
+/// Where streams start from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bind {
+    /// From this address of this machine.
+    Address(IpAddr),
+    /// Out of this interface.
+    Interface(String),
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Debug for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.relay.fmt(f)
+    }
 }
 
 /// Why there is no stream.
@@ -86,16 +140,26 @@ pub enum DialError {
         /// Why.
         source: TlsError,
     },
+    /// A relay can't be had, or does not pass streams on as it should.
+    #[error("no way through relay {relay}")]
+    Relay {
+        /// The relay, as the user named it.
+        relay: String,
+        /// Will it be so again?
+        is_final: bool,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Asked to stop while trying.
     #[error("stopped while connecting")]
     Stopped,
 }
 
 impl DialError {
-    /// Was the receiver not trusted?
+    /// Was the receiver not trusted, or did a relay say no?
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
+        matches!(self, Self::Refused(_) | Self::Relay { is_final: true, .. })
     }
 
     /// Does whoever answers there know nothing of TLS?
@@ -117,14 +181,52 @@ impl Dialer {
     /// A dialer to these addresses, the first one first.
     #[must_use]
     pub fn to_addresses(addresses: Vec<SocketAddr>, stall: Duration, retry_for: Duration) -> Self {
-        Self {
-            target: Target::Addresses(addresses),
-            stall,
-            retry_for,
-            pace: None,
-            congestion: None,
-            preferred: AtomicUsize::new(0),
-            tls: None,
+        Self::to(Target::Addresses(addresses), stall, retry_for)
+    }
+
+    fn to(target: Target, stall: Duration, retry_for: Duration) -> Self {
+        Self { target, bind: None, stall, retry_for, pace: None, congestion: None, preferred: AtomicUsize::new(0), tls: None }
+    }
+
+    /// A dialer to a host that `relay`, which a person calls `name`, reaches; `ask` asks for that.
+    #[must_use]
+    pub fn beyond(host: HostPort, name: String, relay: Self, ask: Box<Ask>) -> Self {
+        let (stall, retry_for) = (relay.stall, relay.retry_for);
+        Self::to(Target::Beyond(host, Via { name, relay: Box::new(relay), ask }), stall, retry_for)
+    }
+
+    /// A dialer to the receiver that all of `routes` lead to, the first one first. None is none.
+    #[must_use]
+    pub fn any(mut routes: Vec<Self>) -> Option<Self> {
+        if routes.len() < 2 {
+            return routes.pop();
+        }
+        let (stall, retry_for) = (routes[0].stall, routes[0].retry_for);
+        Some(Self::to(Target::Any(routes), stall, retry_for))
+    }
+
+    /// The routes that it has, each as a dialer.
+    #[must_use]
+    pub fn routes(&self) -> &[Self] {
+        match &self.target {
+            Target::Any(routes) => routes,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    /// Does it go through a relay?
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        matches!(self.target, Target::Beyond(..))
+    }
+
+    /// What a person calls this route, among several.
+    #[must_use]
+    pub fn route_name(&self) -> String {
+        match (&self.target, &self.bind) {
+            (Target::Beyond(_, via), _) => via.name.clone(),
+            (_, Some(bind)) => bind.to_string(),
+            _ => "direct".to_owned(),
         }
     }
 
@@ -135,19 +237,12 @@ impl Dialer {
     pub fn to_host(
         host: &str, port: u16, version: Option<IpVersion>, stall: Duration, retry_for: Duration,
     ) -> Result<Self, DialError> {
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let resolved = (bare, port).to_socket_addrs().map_err(|source| DialError::Resolve { host: host.to_owned(), source })?;
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        for address in resolved.filter(|address| version.is_none_or(|version| version.holds(address.ip()))) {
-            if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
-                addresses.push(address);
-            }
-        }
+        let unresolved = |source| DialError::Resolve { host: host.to_owned(), source };
+        let named = HostPort::new(host, port).map_err(|error| unresolved(io::Error::other(error)))?;
+        let mut addresses = named.resolve().map_err(unresolved)?;
+        addresses.retain(|address| version.is_none_or(|version| version.holds(address.ip())));
         match (addresses.is_empty(), version) {
             (true, Some(version)) => Err(DialError::NoAddress { host: host.to_owned(), version }),
-            (true, None) => {
-                Err(DialError::Resolve { host: host.to_owned(), source: io::Error::other("the name has no address") })
-            }
             _ => Ok(Self::to_addresses(addresses, stall, retry_for)),
         }
     }
@@ -155,15 +250,7 @@ impl Dialer {
     /// A dialer to a listener of this machine.
     #[must_use]
     pub fn to_local(path: PathBuf, stall: Duration) -> Self {
-        Self {
-            target: Target::Local(path),
-            stall,
-            retry_for: Duration::ZERO,
-            pace: None,
-            congestion: None,
-            preferred: AtomicUsize::new(0),
-            tls: None,
-        }
+        Self::to(Target::Local(path), stall, Duration::ZERO)
     }
 
     /// Does it dial a listener of this machine?
@@ -181,7 +268,13 @@ impl Dialer {
     /// Whom it trusts; `None` where streams are in clear.
     #[must_use]
     pub fn tls(&self) -> Option<&Client> {
-        self.tls.as_ref()
+        self.routes()[0].tls.as_ref()
+    }
+
+    /// The same, whose streams start there.
+    #[must_use]
+    pub fn with_bind(self, bind: Option<Bind>) -> Self {
+        Self { bind, ..self }
     }
 
     /// The same dialer, whose streams share a pace.
@@ -199,7 +292,7 @@ impl Dialer {
     /// The congestion control that the kernel is asked for.
     #[must_use]
     pub fn congestion(&self) -> Option<&str> {
-        self.congestion.as_deref()
+        self.routes()[0].congestion.as_deref()
     }
 
     /// The addresses, the one that answered last first; none for a local one.
@@ -212,7 +305,8 @@ impl Dialer {
                 addresses.rotate_left(self.preferred.load(Ordering::Relaxed) % len.max(1));
                 addresses
             }
-            Target::Local(_) => Vec::new(),
+            Target::Any(routes) => routes[0].addresses(),
+            Target::Local(_) | Target::Beyond(..) => Vec::new(),
         }
     }
 
@@ -228,24 +322,39 @@ impl Dialer {
         self.stall
     }
 
-    /// Tries each address once, and encrypts the stream if there is a client for that.
+    /// Tries each route and each address once, and encrypts the stream if there is a client for that.
     ///
     /// # Errors
-    /// The last address's reason, a refusal, or [`DialError::Stopped`].
+    /// The last address's reason, and that of the first route; a refusal, or [`DialError::Stopped`].
     pub fn dial(&self, stop: &Stop) -> Result<Stream, DialError> {
-        let addresses = match &self.target {
+        match &self.target {
+            Target::Addresses(addresses) => self.dial_addresses(addresses, stop),
             Target::Local(path) => {
                 let error = |source| DialError::Connect { address: self.to_string(), source };
                 let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(error)?;
                 socket.connect(&SockAddr::unix(path).map_err(error)?).map_err(error)?;
-                let mut stream = Stream::new(socket, self.stall, false).map_err(error)?;
-                if let Some(pace) = &self.pace {
-                    stream.set_pace(pace);
-                }
-                return self.encrypt(stream, || self.to_string());
+                self.encrypt(Stream::new(socket, self.stall, false).map_err(error)?, stop, || self.to_string())
             }
-            Target::Addresses(addresses) => addresses,
-        };
+            Target::Beyond(host, via) => self.dial_beyond(host, via, stop),
+            Target::Any(routes) => {
+                let mut first = None;
+                for route in routes {
+                    match route.dial(stop) {
+                        // A receiver's own key is the same on all routes.
+                        Err(error @ (DialError::Refused(_) | DialError::Stopped)) => return Err(error),
+                        Err(error) => {
+                            tracing::debug!("no connection by route {}: {error}", route.route_name());
+                            first.get_or_insert(error);
+                        }
+                        dialled => return dialled,
+                    }
+                }
+                Err(first.unwrap_or(DialError::Stopped))
+            }
+        }
+    }
+
+    fn dial_addresses(&self, addresses: &[SocketAddr], stop: &Stop) -> Result<Stream, DialError> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failed = DialError::Connect { address: self.to_string(), source: io::ErrorKind::AddrNotAvailable.into() };
         for index in (0..addresses.len()).map(|step| (first + step) % addresses.len()) {
@@ -253,8 +362,9 @@ impl Dialer {
                 return Err(DialError::Stopped);
             }
             let address = || addresses[index].to_string();
-            let connected = self.connect(addresses[index]).map_err(|source| DialError::Connect { address: address(), source });
-            match connected.and_then(|stream| self.encrypt(stream, address)) {
+            let connected =
+                self.connect(addresses[index], stop).map_err(|source| DialError::Connect { address: address(), source });
+            match connected.and_then(|stream| self.encrypt(stream, stop, address)) {
                 Ok(stream) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(stream);
@@ -269,22 +379,64 @@ impl Dialer {
         Err(failed)
     }
 
-    fn connect(&self, address: SocketAddr) -> io::Result<Stream> {
+    /// A relay is spoken to in its own TLS. When it passes the stream on that has ended: the receiver's own is all
+    /// that protects what follows, and nothing is encrypted twice.
+    fn dial_beyond(&self, host: &HostPort, via: &Via, stop: &Stop) -> Result<Stream, DialError> {
+        let failed = |is_final, source: Box<dyn std::error::Error + Send + Sync>| DialError::Relay {
+            relay: via.name.clone(),
+            is_final,
+            source,
+        };
+        let stream = match via.relay.dial(stop) {
+            Err(DialError::Stopped) => return Err(DialError::Stopped),
+            Err(error @ DialError::Relay { .. }) => return Err(error),
+            dialled => dialled.map_err(|error| failed(error.is_refusal(), error.into()))?,
+        };
+        let asked = (via.ask)(&via.relay, stream, host, stop);
+        if stop.is_asked() {
+            return Err(DialError::Stopped);
+        }
+        let mut stream = asked.map_err(|not| failed(not.is_final, not.into()))?;
+        let rest = stream.end_tls(Instant::now() + DIAL_TIMEOUT, stop).map_err(|error| failed(false, error.into()))?;
+        if !rest.is_empty() {
+            return Err(failed(false, "it speaks before the receiver does".into()));
+        }
+        // The key of whoever answers behind a relay says nothing of the receiver's on other routes.
+        self.encrypt(stream, stop, || host.to_string()).map_err(|error| failed(error.is_refusal(), error.into()))
+    }
+
+    fn connect(&self, address: SocketAddr, stop: &Stop) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if let Some(name) = &self.congestion {
             socket.set_tcp_congestion(name.as_bytes()).map_err(|error| no_congestion_control(name, &error))?;
         }
-        socket.connect_timeout(&address.into(), DIAL_TIMEOUT)?;
-        let mut stream = Stream::new(socket, self.stall, true)?;
+        let not_there =
+            |bind: &Bind, error: &io::Error| io::Error::new(error.kind(), format!("can't start from {bind}: {error}"));
+        match &self.bind {
+            None => {}
+            Some(bind @ Bind::Address(from)) if from.is_ipv4() != address.is_ipv4() => {
+                return Err(not_there(bind, &io::Error::other("it is of another IP version")));
+            }
+            Some(bind @ Bind::Address(from)) => {
+                socket.bind(&SocketAddr::new(*from, 0).into()).map_err(|error| not_there(bind, &error))?;
+            }
+            Some(bind @ Bind::Interface(name)) => {
+                socket.bind_device(Some(name.as_bytes())).map_err(|error| not_there(bind, &error))?;
+            }
+        }
+        connect_until(&socket, address, Instant::now() + DIAL_TIMEOUT, stop)?;
+        Stream::new(socket, self.stall, true)
+    }
+
+    fn encrypt(&self, mut stream: Stream, stop: &Stop, address: impl FnOnce() -> String) -> Result<Stream, DialError> {
         if let Some(pace) = &self.pace {
             stream.set_pace(pace);
         }
-        Ok(stream)
-    }
-
-    fn encrypt(&self, stream: Stream, address: impl FnOnce() -> String) -> Result<Stream, DialError> {
         let Some(client) = &self.tls else { return Ok(stream) };
-        stream.start_tls_client(client, TLS_HELLO_TIMEOUT).map_err(|error| DialError::in_tls(address(), error))
+        stream.start_tls_client(client, TLS_HELLO_TIMEOUT, stop).map_err(|error| match stop.is_asked() {
+            true => DialError::Stopped,
+            false => DialError::in_tls(address(), error),
+        })
     }
 
     /// Tries all addresses again and again, ever slower, for [`Dialer::retry_for`].
@@ -310,6 +462,30 @@ impl Dialer {
     }
 }
 
+/// Connects, and gives up at the deadline or when asked to stop.
+fn connect_until(socket: &Socket, address: SocketAddr, deadline: Instant, stop: &Stop) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) => {}
+        connected => connected?,
+    }
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || stop.is_asked() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let mut polled = [PollFd::new(socket, PollFlags::OUT), PollFd::new(stop, PollFlags::IN)];
+        // An interrupted wait is a short one.
+        if let Ok(1..) = poll(&mut polled, Timespec::try_from(left).ok().as_ref())
+            && !polled[0].revents().is_empty()
+        {
+            break;
+        }
+    }
+    socket.take_error()?.map_or(Ok(()), Err)?;
+    socket.set_nonblocking(false)
+}
+
 /// How long to wait after so many failures in a row: ever longer, up to a bound.
 #[must_use]
 pub fn backoff(failures: u32) -> Duration {
@@ -330,72 +506,14 @@ fn no_congestion_control(name: &str, error: &io::Error) -> io::Error {
 impl fmt::Display for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.target, self.addresses().first()) {
-            (Target::Addresses(_), Some(address)) => address.fmt(f),
-            (Target::Addresses(_), None) => f.write_str("no address"),
+            (Target::Beyond(host, via), _) => write!(f, "{host} via {}", via.name),
             (Target::Local(_), _) => f.write_str("the local receiver"),
+            (Target::Any(routes), None) => routes[0].fmt(f),
+            (_, Some(address)) => address.fmt(f),
+            (_, None) => f.write_str("no address"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
-    use crate::net::Listener;
-    use crate::net::host_key::HostKey;
-    use std::thread;
-
-    fn listener() -> Listener {
-        Listener::bind(Some([127, 0, 0, 1].into()), 0, None).unwrap()
-    }
-
-    /// Serves one connection with `key`, or closes it without a word.
-    fn serve(listener: &Listener, key: Option<&HostKey>) -> bool {
-        let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
-        let mut stream = listener.stream(socket, STALL_DEFAULT).unwrap();
-        key.is_some_and(|key| stream.start_tls_server(&key.server(), &[], Instant::now() + TLS_HELLO_TIMEOUT).is_ok())
-    }
-
-    fn dialer(listeners: &[&Listener], trusted: &HostKey) -> Dialer {
-        let addresses = listeners.iter().map(|listener| listener.address().unwrap()).collect();
-        let client = Client::pinned(trusted.fingerprint()).unwrap();
-        Dialer::to_addresses(addresses, STALL_DEFAULT, RETRY_FOR_DEFAULT).with_tls(Some(client))
-    }
-
-    #[test]
-    fn a_refused_receiver_is_not_asked_again_nor_elsewhere() {
-        let (key, other) = (HostKey::for_one_job().unwrap(), HostKey::for_one_job().unwrap());
-        let (one, two) = (listener(), listener());
-        let dialer = dialer(&[&one, &two], &other);
-        thread::scope(|scope| {
-            scope.spawn(|| assert!(!serve(&one, Some(&key))));
-            let start = Instant::now();
-            let error = dialer.dial_patiently(&Stop::new().unwrap()).unwrap_err();
-            assert!(error.is_refusal() && !error.is_foreign(), "{error}");
-            assert!(start.elapsed() < RETRY_FOR_DEFAULT);
-        });
-        let Listener::Tcp(two) = two else { return };
-        assert!(two.accept().is_err(), "the other address was left alone");
-    }
-
-    #[test]
-    fn an_address_without_tls_is_passed_over_and_named_when_it_is_the_last() {
-        let key = HostKey::for_one_job().unwrap();
-        let (one, two) = (listener(), listener());
-        let stop = Stop::new().unwrap();
-        let both = dialer(&[&one, &two], &key);
-        thread::scope(|scope| {
-            scope.spawn(|| serve(&one, None));
-            scope.spawn(|| assert!(serve(&two, Some(&key))));
-            assert!(both.dial(&stop).unwrap().is_encrypted());
-        });
-        assert_eq!(both.addresses()[0], two.address().unwrap(), "it is asked first from now on");
-        assert_eq!(both.tls().unwrap().seen().unwrap().fingerprint, key.fingerprint());
-        thread::scope(|scope| {
-            scope.spawn(|| serve(&one, None));
-            let error = dialer(&[&one], &key).dial(&stop).unwrap_err();
-            assert!(error.is_foreign() && !error.is_refusal());
-            assert!(error.to_string().contains("--protocol v1"), "{error}");
-        });
-    }
-}
+mod tests;

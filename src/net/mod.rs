@@ -1,9 +1,11 @@
 //! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
 
 pub mod dial;
+pub mod host;
 pub mod host_key;
 pub mod known_hosts;
 pub mod pace;
+pub mod relay;
 mod sealed;
 mod stream;
 pub mod tls;

@@ -21,6 +21,7 @@ use socket2::Socket;
 
 use super::tls::{Client, Server, TlsError};
 use crate::limits::{TLS_HANDSHAKE_LEN_MAX, TLS_INCOMING_LEN, TLS_PLAIN_LEN_MAX, TLS_RECORD_LEN_MAX, TLS_WRITE_LEN};
+use crate::stop::Stop;
 
 /// Bytes of a record's header: its type, a version and the length of what follows.
 const HEADER_LEN: usize = 5;
@@ -86,6 +87,8 @@ enum Step {
     Blocked,
     /// The peer writes no more.
     Ended,
+    /// Nor do we.
+    Closed,
 }
 
 impl Sealed {
@@ -143,15 +146,15 @@ impl Sealed {
     }
 
     /// Agrees on keys with the peer, which has until `deadline` however it spreads its bytes.
-    pub(super) fn shake_hands(&mut self, socket: &Socket, deadline: Instant) -> Result<(), TlsError> {
+    pub(super) fn shake_hands(&mut self, socket: &Socket, deadline: Instant, stop: Option<&Stop>) -> Result<(), TlsError> {
         loop {
             match self.step(&mut [], Task::Nothing) {
                 Ok(Step::Plain(_) | Step::Encoded | Step::Done) => {}
-                Ok(Step::Send) => self.send_until(socket, deadline)?,
+                Ok(Step::Send) => self.send_until(socket, deadline, stop)?,
                 // A peer may end right after its last word of the handshake.
-                Ok(Step::Blocked | Step::Ended) if !self.is_handshaking() => return Ok(()),
-                Ok(Step::Blocked) => self.receive_until(socket, deadline)?,
-                Ok(Step::Ended) => return Err(self.ended_early()),
+                Ok(Step::Blocked | Step::Ended | Step::Closed) if !self.is_handshaking() => return Ok(()),
+                Ok(Step::Blocked) => self.receive_until(socket, deadline, stop)?,
+                Ok(Step::Ended | Step::Closed) => return Err(self.ended_early()),
                 Err(error) => {
                     self.send_alert(socket);
                     return Err(error.into());
@@ -160,13 +163,33 @@ impl Sealed {
         }
     }
 
-    fn send_until(&mut self, socket: &Socket, deadline: Instant) -> Result<(), TlsError> {
+    /// Ends it both ways, whoever begins; gives what came behind its end.
+    pub(super) fn end(mut self, socket: &Socket, deadline: Instant, stop: &Stop) -> Result<Vec<u8>, TlsError> {
+        if self.spare_used < self.spare.len() || self.is_torn {
+            return Err(TlsError::Foreign("the peer says more than it was asked"));
+        }
+        self.perform(Task::Close).map_err(TlsError::Broken)?;
+        self.send_until(socket, deadline, Some(stop))?;
+        while !self.is_ended {
+            match self.step(&mut [], Task::Nothing)? {
+                Step::Plain(_) | Step::Encoded | Step::Send | Step::Done | Step::Ended => {}
+                Step::Closed => break,
+                Step::Blocked => self.receive_until(socket, deadline, Some(stop))?,
+            }
+            if !self.spare.is_empty() {
+                return Err(TlsError::Foreign("the peer says more than it was asked"));
+            }
+        }
+        Ok(self.incoming.buffer[self.incoming.start..self.incoming.end].to_vec())
+    }
+
+    fn send_until(&mut self, socket: &Socket, deadline: Instant, stop: Option<&Stop>) -> Result<(), TlsError> {
         let mut unsent = &self.outgoing.buffer[..self.outgoing.len];
         while !unsent.is_empty() {
             match send(socket, unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(len) => unsent = &unsent[len..],
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline).then_some(()).ok_or_else(|| self.late())?,
+                Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline, stop).then_some(()).ok_or_else(|| self.late())?,
                 Err(errno) => return Err(self.broken(errno.into())),
             }
         }
@@ -174,14 +197,14 @@ impl Sealed {
         Ok(())
     }
 
-    fn receive_until(&mut self, socket: &Socket, deadline: Instant) -> Result<(), TlsError> {
+    fn receive_until(&mut self, socket: &Socket, deadline: Instant, stop: Option<&Stop>) -> Result<(), TlsError> {
         self.incoming.make_room(TLS_HANDSHAKE_LEN_MAX);
         if self.incoming.end == self.incoming.buffer.len() {
             return Err(TlsError::Failed(rustls::Error::PeerSentOversizedRecord));
         }
         loop {
             // Asked first, so that a peer that always has a byte more does not get more time.
-            if !wait(socket, PollFlags::IN, deadline) {
+            if !wait(socket, PollFlags::IN, deadline, stop) {
                 return Err(self.late());
             }
             match self.incoming.receive_available(socket) {
@@ -240,7 +263,7 @@ impl Sealed {
                     Ok(Step::Plain(more)) => len += more,
                     // It goes out with the next write: a read must not wait for the peer to read.
                     Ok(Step::Encoded | Step::Send | Step::Done) => {}
-                    Ok(Step::Blocked | Step::Ended) => break,
+                    Ok(Step::Blocked | Step::Ended | Step::Closed) => break,
                     Err(_) if len > 0 => break,
                     Err(error) => {
                         self.send_alert(socket);
@@ -314,7 +337,7 @@ impl Sealed {
             match self.step(&mut [], task) {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::Plain(_) | Step::Encoded | Step::Send | Step::Ended) => {}
-                Ok(Step::Blocked) => return Err(io::ErrorKind::BrokenPipe.into()),
+                Ok(Step::Blocked | Step::Closed) => return Err(io::ErrorKind::BrokenPipe.into()),
                 Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
             }
         }
@@ -334,7 +357,7 @@ impl Sealed {
         }
         let step = self.step_anyway(bytes, task);
         match &step {
-            Ok(Step::Ended) => self.is_ended = true,
+            Ok(Step::Ended | Step::Closed) => self.is_ended = true,
             Ok(_) => {}
             Err(error) => {
                 self.failed = Some(error.clone());
@@ -399,7 +422,8 @@ fn take_step<Data>(
             Task::Close => outgoing.append(sealed_len(0), |room| sized(traffic.queue_close_notify(room))).map(|()| Step::Done),
         },
         Ok(ConnectionState::PeerClosed) => Ok(Step::Ended),
-        // Early data is not allowed, and both ends having closed there is nothing to do.
+        Ok(ConnectionState::Closed) => Ok(Step::Closed),
+        // Early data is not allowed.
         Ok(_) => Ok(Step::Blocked),
     };
     (discard, step)
@@ -483,16 +507,23 @@ impl Incoming {
     }
 }
 
-/// Waits until the socket is ready; false when the deadline came first.
-fn wait(socket: &Socket, flags: PollFlags, deadline: Instant) -> bool {
+/// Waits until the socket is ready; false when the deadline came first, or `stop` was asked.
+fn wait(socket: &Socket, flags: PollFlags, deadline: Instant, stop: Option<&Stop>) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        if left.is_zero() || stop.is_some_and(Stop::is_asked) {
             return false;
         }
         let timeout = Timespec::try_from(left).ok();
+        let socket = PollFd::new(socket, flags);
+        let polled: &mut [PollFd<'_>] = match stop {
+            Some(stop) => &mut [socket, PollFd::new(stop, PollFlags::IN)],
+            None => &mut [socket],
+        };
         // An interrupted wait is a short one.
-        if let Ok(1..) = poll(&mut [PollFd::new(socket, flags)], timeout.as_ref()) {
+        if let Ok(1..) = poll(polled, timeout.as_ref())
+            && !polled[0].revents().is_empty()
+        {
             return true;
         }
     }

@@ -18,7 +18,7 @@ use crate::stop::Stop;
 /// A hold on a stream's socket, for those who watch over it. Clones are one socket: what one shuts
 /// down is shut for all.
 #[derive(Debug, Clone)]
-pub struct Handle(Arc<Socket>);
+pub struct Handle(pub(super) Arc<Socket>);
 
 impl Handle {
     /// From now on a read or a write fails that makes no progress for `stall`.
@@ -41,6 +41,12 @@ impl Handle {
     pub fn wait_readable(&self, stop: &Stop) {
         // An interrupted wait is a short one, and every caller loops.
         let _ = poll(&mut [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], None);
+    }
+
+    /// The same, for a time.
+    pub fn wait_readable_for(&self, time: Duration, stop: &Stop) {
+        let timeout = rustix::event::Timespec::try_from(time).ok();
+        let _ = poll(&mut [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], timeout.as_ref());
     }
 
     /// Was the stream reset by the peer? (One that only ended its writing is still there.)
@@ -115,14 +121,14 @@ impl Stream {
     }
 
     /// Encrypts the stream, as the one who dialled: the handshake ends within `timeout`, and with a
-    /// peer that `client` trusts. Nothing but its hello was sent to any other.
+    /// peer that `client` trusts. Nothing but its hello was sent to any other. It is late where `stop` is asked.
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn start_tls_client(self, client: &Client, timeout: Duration) -> Result<Self, TlsError> {
+    pub fn start_tls_client(self, client: &Client, timeout: Duration, stop: &Stop) -> Result<Self, TlsError> {
         let deadline = Instant::now() + timeout;
         let mut sealed = Sealed::client(client)?;
-        sealed.shake_hands(&self.handle.0, deadline)?;
+        sealed.shake_hands(&self.handle.0, deadline, Some(stop))?;
         let certificate = sealed.certificate().ok_or(TlsError::Failed(rustls::Error::NoCertificatesPresented))?;
         client.confirm(certificate)?;
         Ok(Self { sealed: Some(Box::new(sealed)), ..self })
@@ -135,9 +141,18 @@ impl Stream {
     /// See [`TlsError`]; never a refusal.
     pub fn start_tls_server(&mut self, server: &Server, first_bytes: &[u8], deadline: Instant) -> Result<(), TlsError> {
         let mut sealed = Sealed::server(server, first_bytes)?;
-        sealed.shake_hands(&self.handle.0, deadline)?;
+        sealed.shake_hands(&self.handle.0, deadline, None)?;
         self.sealed = Some(Box::new(sealed));
         Ok(())
+    }
+
+    /// Ends TLS in order, both ways, before `deadline`: what follows is in clear. Gives what of that was read
+    /// already.
+    ///
+    /// # Errors
+    /// See [`TlsError`]: the peer did not end it, or said more; it is late where `stop` is asked.
+    pub fn end_tls(&mut self, deadline: Instant, stop: &Stop) -> Result<Vec<u8>, TlsError> {
+        self.sealed.take().map_or(Ok(Vec::new()), |sealed| sealed.end(&self.handle.0, deadline, stop))
     }
 
     /// Is it in TLS?
@@ -263,7 +278,7 @@ mod tests {
         let (client, server) = (stream(client), stream(server));
         thread::scope(|scope| {
             let server = scope.spawn(|| sealed(server, &key.server(), &[]));
-            (client.start_tls_client(&trust, TLS_HELLO_TIMEOUT).unwrap(), server.join().unwrap())
+            (client.start_tls_client(&trust, TLS_HELLO_TIMEOUT, &Stop::new().unwrap()).unwrap(), server.join().unwrap())
         })
     }
 
@@ -319,7 +334,7 @@ mod tests {
         let (client, server) = sockets();
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut client = stream(client).start_tls_client(&trust, TLS_HELLO_TIMEOUT).unwrap();
+                let mut client = stream(client).start_tls_client(&trust, TLS_HELLO_TIMEOUT, &Stop::new().unwrap()).unwrap();
                 client.write_all(b"at once").unwrap();
                 assert_eq!(read_exact(&mut client, 2), b"ok");
             });
@@ -340,7 +355,7 @@ mod tests {
         thread::scope(|scope| {
             let (through, middle) = sockets();
             let dialled = scope.spawn(|| {
-                let mut client = stream(client).start_tls_client(&trust, TLS_HELLO_TIMEOUT).unwrap();
+                let mut client = stream(client).start_tls_client(&trust, TLS_HELLO_TIMEOUT, &Stop::new().unwrap()).unwrap();
                 client.write_all(b"bye").unwrap();
                 client.end_writing().unwrap();
             });
@@ -552,7 +567,7 @@ mod tests {
                 (&server).write_all(answer).unwrap();
                 server.shutdown(Shutdown::Write).unwrap();
             }
-            let error = stream(client).start_tls_client(&trust, time).unwrap_err();
+            let error = stream(client).start_tls_client(&trust, time, &Stop::new().unwrap()).unwrap_err();
             drop(server);
             error
         };

@@ -375,6 +375,7 @@ mod tests {
     use crate::limits::{STALL_DEFAULT, TLS_HELLO_TIMEOUT};
     use crate::net::Stream;
     use crate::net::host_key::HostKey;
+    use crate::stop::Stop;
     use rustls::server::ResolvesServerCert;
     use rustls::sign::{CertifiedKey, SingleCertAndKey};
     use socket2::{Domain, Socket, Type};
@@ -391,7 +392,7 @@ mod tests {
         thread::scope(|scope| {
             let served =
                 scope.spawn(|| stream(other).start_tls_server(server, &[], Instant::now() + TLS_HELLO_TIMEOUT).map(drop));
-            let dialled = stream(one).start_tls_client(client, TLS_HELLO_TIMEOUT).map(drop);
+            let dialled = stream(one).start_tls_client(client, TLS_HELLO_TIMEOUT, &Stop::new().unwrap()).map(drop);
             (dialled, served.join().unwrap())
         })
     }

@@ -98,6 +98,12 @@ pub enum Request<'a> {
     },
     /// Say how much room there is.
     Space,
+    /// Pass this connection on to another receiver. Once that is granted its TLS ends in order, and what follows is
+    /// that receiver's.
+    Relay {
+        /// Its name or address, and its port, as [`relay_name`] joins them.
+        to: String,
+    },
     /// Change the account's password.
     ChangePassword {
         /// What it is.
@@ -124,8 +130,36 @@ pub struct Open {
     pub syncs: bool,
     /// Is only to be told what is there, and nothing changed?
     pub is_dry: bool,
-    /// Is nothing put, but read, listed and changed by name? Then the folder is not made.
-    pub is_browsing: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+impl Open {
+    /// A session in the top folder, of one who shows nothing, with the rest left as it is usually wanted.
+    #[must_use]
+    pub fn plain(token: Token, purpose: Purpose) -> Self {
+        Self {
+            token,
+            directory: Vec::new(),
+            credential: Credential::None,
+            checksum: Checksum::None,
+            keeps_old: false,
+            syncs: false,
+            is_dry: false,
+            purpose,
+        }
+    }
+}
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Entries are brought; the folder is made.
+    Bring,
+    /// Nothing is put, but read, listed and changed by name. The folder is not made.
+    Browse,
+    /// Its connections are passed on to other receivers, each after a [`Request::Relay`]. The folder means nothing.
+    Relay,
 }
 
 /// A range of a file, whose payload follows.

@@ -109,6 +109,26 @@ impl Answering {
         put
     }
 
+    /// How many bytes may pass together, at the rates that hold.
+    pub(super) fn share(&self) -> usize {
+        self.paces.iter().fold(usize::MAX, |len, pace| pace.share(len))
+    }
+
+    /// Lets so many bytes pass that are not looked at, at those rates.
+    ///
+    /// # Errors
+    /// The job is over.
+    pub(super) fn pass(&self, len: usize) -> io::Result<()> {
+        if let Some(session) = &self.session {
+            if session.over().is_some() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            session.note_active(Instant::now());
+        }
+        self.paces.iter().for_each(|pace| pace.wait(len));
+        Ok(())
+    }
+
     /// Gives memory back that nothing waits in.
     pub(super) fn release(&mut self) {
         self.stream.release();

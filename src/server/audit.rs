@@ -185,6 +185,21 @@ impl<'a> Audit<'a> {
         self.tell(event, &Act { outcome: Some("refused"), reason: Some(why), path: Some(path), ..Act::default() });
     }
 
+    /// A connection is passed on to another receiver from now on.
+    pub(super) fn relayed(&self, to: &str) {
+        self.tell("relay", &Act { outcome: Some("granted"), path: Some(&to), ..Act::default() });
+    }
+
+    /// So many bytes were passed on both ways, and no more will be.
+    pub(super) fn relay_ended(&self, to: &str, bytes: u64) {
+        self.tell("relay", &Act { bytes: Some(bytes), outcome: Some("ended"), path: Some(&to), ..Act::default() });
+    }
+
+    /// A connection is not passed on.
+    pub(super) fn refused_relay(&self, to: &str, why: &dyn fmt::Display) {
+        self.tell("relay", &Act { outcome: Some("refused"), reason: Some(why), path: Some(&to), ..Act::default() });
+    }
+
     /// A link was made, at the end of its job.
     pub(super) fn made_link(&self, path: &RemotePath) {
         self.tell("link", &Act { path: Some(path), ..Act::default() });

@@ -2,6 +2,7 @@
 
 mod browse;
 pub(super) mod login;
+mod relay;
 
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,7 +27,7 @@ use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Answer, Decoded, Features, Open, Put, Reply, Request, Status, Token, v1, v2};
+use crate::protocol::{Answer, Decoded, Features, Open, Purpose, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 use crate::store::{Folders, Made};
@@ -379,6 +380,10 @@ impl<'a> Connection<'a> {
                 let reply = acts::serve(self.shared, &session, act, &mut self.stream, &self.audit)?;
                 self.stream.reply(&reply)
             }
+            Request::Relay { to } => {
+                self.inbox.consume(len);
+                return self.relay(&to);
+            }
             Request::Finish => {
                 self.inbox.consume(len);
                 let session = self.session()?;
@@ -433,7 +438,7 @@ impl<'a> Connection<'a> {
         let Shared { sessions, stop, .. } = self.shared;
         sessions.admit(&open.credential).map_err(Ending::refused)?;
         let admitted = self.admit(&mut open)?;
-        if let Some(why) = rights_of::refusal_to_open(&admitted.home, &open) {
+        if let Some(why) = rights_of::refusal_to_open(&admitted.home, &open).or_else(|| self.refusal_to_relay(&open)) {
             return Err(Ending::refused(why));
         }
         self.limit_account(&admitted.home)?;
@@ -441,13 +446,15 @@ impl<'a> Connection<'a> {
         let shown = Escaped::start_of(&open.directory).to_string();
         let base = admitted.home.resolve_folder(&open.directory);
         let base = base.map_err(|error| Ending::refused(format!("folder '{shown}': {error}")))?;
-        let (is_dry, is_browsing) = (open.is_dry, open.is_browsing);
+        let (is_dry, purpose) = (open.is_dry, open.purpose);
         let make_base = |base: &RemotePath, made: &Made| {
             if stop.is_asked() {
                 return Err(STOPPING.to_owned());
             }
-            if is_browsing {
-                return browse::look_for(store, base, &shown).map(|()| false);
+            match purpose {
+                Purpose::Bring => {}
+                Purpose::Browse => return browse::look_for(store, base, &shown).map(|()| false),
+                Purpose::Relay => return Ok(false),
             }
             let is_new = if is_dry { store.is_missing(base) } else { store.open_base(base, made) };
             is_new.map_err(|error| format!("folder '{shown}': {error}"))
@@ -518,7 +525,11 @@ impl<'a> Connection<'a> {
         });
         let counts = &session.landing.counts;
         let (files, bytes, failed) = (counts.files.sum(), counts.bytes.sum(), counts.failed.sum());
-        let done = if session.open.is_browsing { "sent" } else { "written" };
+        let done = match session.open.purpose {
+            Purpose::Bring => "written",
+            Purpose::Browse => "sent",
+            Purpose::Relay => "passed on",
+        };
         self.log(&format!("a job has ended: {files} files, {bytes} bytes {done}, {failed} failed"));
         finished
     }

@@ -12,7 +12,7 @@ use super::metrics::QuotaUse;
 use crate::limits::HOME_LINGER;
 use crate::net::pace::Pace;
 use crate::path::RemotePath;
-use crate::protocol::{Credential, Secret, Token, to_sign};
+use crate::protocol::{Credential, Purpose, Secret, Token, to_sign};
 use crate::store::{self, Bounds, Limits, Store, Umask};
 
 /// A tree, and whose it is.
@@ -129,13 +129,13 @@ impl Home {
 
     /// Why a session that was opened when the account was of this generation must end, if it must. One that
     /// only browses goes on as long as anything may be done.
-    pub(super) fn over(&self, generation: i64, is_browsing: bool) -> Option<&'static str> {
+    pub(super) fn over(&self, generation: i64, purpose: Purpose) -> Option<&'static str> {
         match self.owner.as_ref()?.generation.load(Ordering::Relaxed) {
             LOCKED => Some("the account was locked"),
             REMOVED => Some("the account was removed"),
             now if now != generation => Some("the password or a key of the account was changed: log in again"),
-            _ if is_browsing && self.rights() == Rights::NONE => Some("the account may do nothing here any more"),
-            _ if !is_browsing && !self.rights().write => Some("the account may not write any more"),
+            _ if purpose == Purpose::Browse && self.rights() == Rights::NONE => Some("the account may do nothing here any more"),
+            _ if purpose == Purpose::Bring && !self.rights().write => Some("the account may not write any more"),
             _ => None,
         }
     }
@@ -486,7 +486,7 @@ mod tests {
             let homes = &homes;
             scope.spawn(move || tell.send(homes.refresh()));
             let refreshed = told.recv_timeout(Duration::from_secs(3));
-            let over = home.over(alice.generation, false);
+            let over = home.over(alice.generation, Purpose::Bring);
             drop(counting);
             assert!(refreshed.is_ok() && over.is_some(), "{refreshed:?} {over:?}");
         });

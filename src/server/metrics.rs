@@ -17,6 +17,7 @@ pub(super) struct Metrics {
     pub(super) failed: Counter,
     pub(super) sent_bytes: Counter,
     pub(super) sent_files: Counter,
+    pub(super) relayed_bytes: Counter,
     pub(super) logins_accepted: Counter,
     pub(super) logins_denied: Counter,
     pub(super) refused: Counter,
@@ -56,6 +57,7 @@ impl Metrics {
             failed: Counter::default(),
             sent_bytes: Counter::default(),
             sent_files: Counter::default(),
+            relayed_bytes: Counter::default(),
             logins_accepted: Counter::default(),
             logins_denied: Counter::default(),
             refused: Counter::default(),
@@ -82,6 +84,8 @@ impl Metrics {
         page.counter("ptf_files_failed_total", what, self.failed.sum());
         page.counter("ptf_bytes_sent_total", "Bytes of files that were read and sent.", self.sent_bytes.sum());
         page.counter("ptf_files_sent_total", "Files that were sent to their end.", self.sent_files.sum());
+        let what = "Bytes of connections that were passed on, both ways.";
+        page.counter("ptf_bytes_relayed_total", what, self.relayed_bytes.sum());
         page.head("ptf_logins_total", "Logins, by what came of them.", "counter");
         page.line("ptf_logins_total", r#"{outcome="accepted"}"#, self.logins_accepted.sum());
         page.line("ptf_logins_total", r#"{outcome="denied"}"#, self.logins_denied.sum());

@@ -42,6 +42,7 @@ use crate::limits::{
     STALL_DEFAULT, SWEEP_EVERY,
 };
 use crate::net;
+use crate::net::host::HostPort;
 use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
 use crate::progress::Counter;
@@ -87,6 +88,10 @@ pub struct Config {
     pub serves_v1: bool,
     /// Are v2 clients served that don't encrypt?
     pub serves_plain: bool,
+    /// Where connections may be passed on to.
+    pub relay_to: Vec<HostPort>,
+    /// Is nothing else done than that?
+    pub relays_only: bool,
     /// The ticket of the one job that is to be served, if it is only one.
     pub ticket: Option<Token>,
     /// Is it told who did what? One event an act, with target `audit`.
@@ -121,6 +126,8 @@ impl Config {
             tls: None,
             serves_v1: true,
             serves_plain: true,
+            relay_to: Vec::new(),
+            relays_only: false,
             ticket: None,
             audits: false,
             metrics: None,

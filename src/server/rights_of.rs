@@ -2,7 +2,7 @@
 
 use super::accounts::Rights;
 use super::homes::Home;
-use crate::protocol::{Open, Request};
+use crate::protocol::{Open, Purpose, Request};
 
 /// The rights that a request needs, all of them.
 fn needed(request: &Request<'_>) -> Rights {
@@ -28,6 +28,7 @@ fn needed(request: &Request<'_>) -> Rights {
         | Request::Join(_)
         | Request::Finish
         | Request::Space
+        | Request::Relay { .. }
         | Request::ChangePassword { .. } => none,
     }
 }
@@ -35,6 +36,11 @@ fn needed(request: &Request<'_>) -> Rights {
 /// Is it one of a job that brings something?
 pub(super) fn brings(request: &Request<'_>) -> bool {
     matches!(request, Request::Put(_) | Request::Have(_) | Request::Verify(..) | Request::Describe(_))
+}
+
+/// Is it one of a job whose connections are passed on?
+pub(super) fn relays(request: &Request<'_>) -> bool {
+    matches!(request, Request::Relay { .. } | Request::Finish)
 }
 
 /// Why a request is not done in a home, if it is not.
@@ -60,9 +66,10 @@ pub(super) const TO_REMOVE: Rights = Rights { remove: true, ..Rights::NONE };
 /// something.
 pub(super) fn refusal_to_open(home: &Home, open: &Open) -> Option<String> {
     let rights = home.rights();
-    match open.is_browsing {
-        true => (rights == Rights::NONE).then(|| why_not(home, Rights { read: true, ..Rights::NONE })),
-        false => (!rights.write).then(|| why_not(home, Rights { write: true, ..Rights::NONE })),
+    match open.purpose {
+        Purpose::Relay => None,
+        Purpose::Browse => (rights == Rights::NONE).then(|| why_not(home, Rights { read: true, ..Rights::NONE })),
+        Purpose::Bring => (!rights.write).then(|| why_not(home, Rights { write: true, ..Rights::NONE })),
     }
 }
 
@@ -71,11 +78,15 @@ fn why_not(home: &Home, needed: Rights) -> String {
     let rights = home.rights();
     match &home.owner {
         Some(owner) => format!("{} may not {} here (rights: {rights})", owner.name, needed.names().join(" and ")),
+        None if rights == Rights::NONE => ONLY_RELAYS.to_owned(),
         None if needed.write => NO_FILES_TAKEN.to_owned(),
         None if rights.read => "nothing is removed here (--read_only)".to_owned(),
         None => "this receiver only takes files (--write_only)".to_owned(),
     }
 }
+
+/// What one hears where nothing is served.
+pub(super) const ONLY_RELAYS: &str = "this receiver serves no files (--relay_only)";
 
 /// What one hears who brings something where nobody may.
 pub(super) const NO_FILES_TAKEN: &str = "this receiver takes no files (--read_only)";

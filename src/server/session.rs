@@ -12,7 +12,7 @@ use crate::landing::{Landing, Rules};
 use crate::limits::SESSION_LINGER;
 use crate::path::RemotePath;
 use crate::progress::Counter;
-use crate::protocol::{BUSY, Credential, Open, Token, Totals};
+use crate::protocol::{BUSY, Credential, Open, Purpose, Token, Totals};
 use crate::stop::Stop;
 use crate::store::Made;
 
@@ -209,7 +209,9 @@ impl Sessions {
                     return Some(outcome.totals);
                 }
                 if session.is_stale() {
-                    return None;
+                    // Whose connections are passed on says nothing of its end, and need not.
+                    let totals = session.landing.counts.totals();
+                    return (session.open.purpose == Purpose::Relay).then_some(totals);
                 }
             }
             if stop.is_asked() {
@@ -232,9 +234,8 @@ impl Session {
         if self.is_idle.load(Ordering::Relaxed) {
             return Some("nothing was done for too long");
         }
-        let is_browsing = self.open.is_browsing;
-        self.home.over(self.generation.load(Ordering::Relaxed), is_browsing)?;
-        self.home.over(self.next_generation.load(Ordering::Relaxed), is_browsing)
+        self.home.over(self.generation.load(Ordering::Relaxed), self.open.purpose)?;
+        self.home.over(self.next_generation.load(Ordering::Relaxed), self.open.purpose)
     }
 
     /// It goes on while the account is `now`, and when that is `next` by what is done in it.

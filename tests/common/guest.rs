@@ -8,7 +8,7 @@ use parallel_transfer::digest::Checksum;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::{Stream, tls};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{Credential, Features, Open, Reply, Secret, Token};
+use parallel_transfer::protocol::{Credential, Features, Open, Purpose, Reply, Secret, Token};
 use parallel_transfer::stop::Stop;
 
 use super::accounts::Service;
@@ -115,7 +115,7 @@ pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
         keeps_old: false,
         syncs: false,
         is_dry: false,
-        is_browsing: false,
+        purpose: Purpose::Bring,
     };
     let mut bytes = Vec::new();
     request::encode_open(&mut bytes, &open);

@@ -11,7 +11,7 @@ use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{Answer, Credential, Features, List, Open, Reply, Status, Token, Totals, Wanted};
+use parallel_transfer::protocol::{Answer, Credential, Features, List, Open, Purpose, Reply, Status, Token, Totals, Wanted};
 
 use crate::common::yard::Yard;
 use crate::common::*;
@@ -324,13 +324,13 @@ pub(crate) fn open(token: Token) -> Open {
         keeps_old: false,
         syncs: false,
         is_dry: false,
-        is_browsing: false,
+        purpose: Purpose::Bring,
     }
 }
 
 /// A job that reads below a folder, or a file.
 pub(crate) fn browse(directory: &str) -> Open {
-    Open { directory: directory.as_bytes().to_vec(), is_browsing: true, ..open(new_token()) }
+    Open { directory: directory.as_bytes().to_vec(), purpose: Purpose::Browse, ..open(new_token()) }
 }
 
 /// A range of a file that is asked for.

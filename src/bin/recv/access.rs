@@ -8,6 +8,7 @@ use parallel_transfer::limits::{
     ACCOUNT_BYTES_DEFAULT, ACCOUNT_FILES_DEFAULT, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
     IDLE_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
 };
+use parallel_transfer::net::host::HostPort;
 use parallel_transfer::server::Config;
 use parallel_transfer::server::accounts::Rights;
 use parallel_transfer::store::Limits;
@@ -28,6 +29,14 @@ pub(crate) struct Access {
     /// Take files, and let nobody list or read what is there
     #[arg(long = "write_only", alias = "write-only", conflicts_with = "accounts")]
     write_only: bool,
+
+    /// Let others pass connections on through this receiver, to this one and to no other ('send --via')
+    #[arg(long = "relay_to", alias = "relay-to", value_name = "HOST:PORT", value_parser = parse_target)]
+    pub(crate) relay_to: Vec<HostPort>,
+
+    /// Serve no files, but pass connections on
+    #[arg(long = "relay_only", alias = "relay-only", requires = "relay_to", conflicts_with_all = ["read_only", "write_only"])]
+    relay_only: bool,
 
     /// Let anyone make an account ('send signup')
     #[arg(long, requires = "accounts")]
@@ -100,12 +109,15 @@ impl Access {
             (config.serves_v1, config.serves_plain) = (false, false);
         }
         // It knows nothing but to bring files.
-        config.serves_v1 &= !self.read_only;
+        config.serves_v1 &= !self.read_only && !self.relay_only;
+        config.relay_to.clone_from(&self.relay_to);
+        config.relays_only = self.relay_only;
     }
 
     /// What may be done by whoever needs no account.
     pub(crate) fn rights(&self) -> Rights {
         match (self.read_only, self.write_only) {
+            _ if self.relay_only => Rights::NONE,
             (true, _) => Rights { read: true, list: true, ..Rights::NONE },
             (_, true) => Rights { write: true, ..Rights::NONE },
             _ => Rights::ALL,
@@ -119,4 +131,9 @@ impl Access {
             files: self.signup_files.unwrap_or(ACCOUNT_FILES_DEFAULT),
         })
     }
+}
+
+/// Where connections may be passed on to.
+fn parse_target(text: &str) -> Result<HostPort, String> {
+    HostPort::parse(text, None).map_err(|error| error.to_string())
 }

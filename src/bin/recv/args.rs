@@ -177,6 +177,7 @@ pub(crate) const FIXED: &[&str] = &[
     "once",
     "read_only",
     "write_only",
+    "relay_only",
     "state_dir",
     "keep_incoming",
     "no_fence",
@@ -223,9 +224,15 @@ impl Args {
         let accounts = self.access.accounts.as_deref().and_then(folder_of);
         let fence = Fence {
             trees: [Some(root.to_owned()), self.state_dir(), logs, accounts].into_iter().flatten().collect(),
-            readable: self.config.as_deref().and_then(folder_of).into_iter().collect(),
+            readable: self.config.as_deref().and_then(folder_of).into_iter().chain(self.resolver_files()).collect(),
         };
         (!self.no_fence).then_some(fence)
+    }
+
+    /// What a name is looked up in: where connections are passed on it is looked up for each.
+    fn resolver_files(&self) -> impl Iterator<Item = PathBuf> {
+        const FILES: [&str; 6] = ["/etc", "/run/systemd/resolve", "/lib", "/usr/lib", "/lib64", "/run/nscd"];
+        FILES.into_iter().map(PathBuf::from).filter(|_| !self.access.relay_to.is_empty())
     }
 
     pub(crate) fn loudness(&self) -> Loudness {

@@ -13,7 +13,7 @@ use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::limits::KEEP_INCOMING_DEFAULT;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
-use parallel_transfer::protocol::Open;
+use parallel_transfer::protocol::{Open, Purpose};
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
 
@@ -100,7 +100,7 @@ impl Args {
             store.keep_index_below(state_folder.as_deref());
         }
         let job = Pull {
-            from: Open { is_browsing: true, ..transfer.open(self.file.as_bytes())? },
+            from: Open { purpose: Purpose::Browse, ..transfer.open(self.file.as_bytes())? },
             is_folder: None,
             look: transfer.select.look(true)?,
             dialer,

@@ -56,6 +56,12 @@ struct SignUp {
     wire: Wire,
 }
 
+/// A dialer that goes straight to a receiver.
+pub(crate) fn straight(wire: &Wire, server: &str, port: u16, ip_version: Option<IpVersion>) -> anyhow::Result<Dialer> {
+    let dialer = Dialer::to_host(server, port, ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
+    Ok(wire.dress(dialer, wire.pace()).with_tls(wire.client(&format!("{server}:{port}"), None)?))
+}
+
 /// `send signup`, with the words after that.
 pub(crate) fn sign_up() -> ExitCode {
     let words = std::env::args_os();
@@ -75,8 +81,7 @@ pub(crate) fn sign_up() -> ExitCode {
 impl SignUp {
     fn run(&self) -> anyhow::Result<()> {
         let Self { server, port, user, .. } = self;
-        let dialer = Dialer::to_host(server, *port, self.ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
-        let dialer = self.wire.set_up(dialer, &format!("{server}:{port}"), None)?;
+        let dialer = straight(&self.wire, server, *port, self.ip_version)?;
         let password = password(user, server, self.password_file.as_deref())?;
         let stop = Arc::new(Stop::new()?);
         client::sign_up(&dialer, user, &password, &stop)?;

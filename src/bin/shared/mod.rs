@@ -3,6 +3,7 @@
 pub(crate) mod drive;
 pub(crate) mod manifest;
 pub(crate) mod place;
+pub(crate) mod routes;
 pub(crate) mod secrets;
 pub(crate) mod select;
 pub(crate) mod transfer;

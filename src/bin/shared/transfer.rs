@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Command};
 use parallel_transfer::client::{Login, new_token};
@@ -13,10 +12,11 @@ use parallel_transfer::limits::{
 };
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
-use parallel_transfer::protocol::{Credential, Open};
+use parallel_transfer::protocol::{Open, Purpose};
 use parallel_transfer::terminal::Loudness;
 use parallel_transfer::ticket::Ticket;
 
+use super::routes::{Goal, Routes};
 use super::select::Select;
 use super::who::Who;
 use super::wire::{Protocol, TICKET_VARIABLE, Wire};
@@ -45,6 +45,9 @@ pub(crate) struct Transfer {
 
     #[command(flatten)]
     pub(crate) wire: Wire,
+
+    #[command(flatten)]
+    pub(crate) routes: Routes,
 
     /// Keep files that are replaced, under NAME_ and the time
     #[arg(long)]
@@ -122,32 +125,27 @@ impl Transfer {
 
     /// Who is to be dialled, and who the user says to be there.
     pub(crate) fn dialer(&self, ticket: Option<&Ticket>, server: Option<(&str, u16)>) -> anyhow::Result<(Dialer, Login)> {
-        let (stall, retry_for) = (self.stall(), self.retry_for());
-        let (dialer, host) = match (ticket, server) {
-            (Some(ticket), _) => (Dialer::to_addresses(ticket.sockets(), stall, retry_for), String::new()),
-            (None, Some((server, port))) => {
-                (Dialer::to_host(server, port, self.ip_version, stall, retry_for)?, format!("{server}:{port}"))
-            }
-            (None, None) => bail!("--server and --port are needed"),
-        };
+        let host = server.map_or(String::new(), |(server, port)| format!("{server}:{port}"));
+        let (stall, retry_for, pace) = (self.stall(), self.retry_for(), self.wire.pace());
+        let tls = self.wire.client(&host, ticket)?;
+        let goal = Goal { server, ticket, ip_version: self.ip_version, stall, retry_for, wire: &self.wire, pace, tls };
+        let dialer = self.routes.dialer(&goal)?;
         let login = match ticket {
             Some(ticket) => Login::Ticket(ticket.secret),
             None => self.who.login(&host)?,
         };
-        Ok((self.wire.set_up(dialer, &host, ticket)?, login))
+        Ok((dialer, login))
     }
 
     /// The session to open in `directory` of the receiver.
     pub(crate) fn open(&self, directory: &[u8]) -> anyhow::Result<Open> {
         Ok(Open {
-            token: new_token()?,
             directory: directory.to_vec(),
-            credential: Credential::None,
             checksum: self.wire.checksum(self.manifest.is_some())?,
             keeps_old: self.backup,
             syncs: self.fsync,
             is_dry: self.dry_run,
-            is_browsing: false,
+            ..Open::plain(new_token()?, Purpose::Bring)
         })
     }
 }

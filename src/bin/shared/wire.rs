@@ -125,23 +125,31 @@ impl Wire {
         self.bwlimit.map(|rate| Arc::new(Pace::new(rate)))
     }
 
-    /// Adds to `dialer` how its streams are to be; `host` is the receiver as the user named it.
-    pub(crate) fn set_up(&self, dialer: Dialer, host: &str, ticket: Option<&Ticket>) -> anyhow::Result<Dialer> {
-        let dialer = dialer.with_pace(self.pace()).with_congestion(self.congestion.clone());
+    /// Adds to a dialer that connects itself how its streams are to be, but for whom they trust.
+    pub(crate) fn dress(&self, dialer: Dialer, pace: Option<Arc<Pace>>) -> Dialer {
+        dialer.with_pace(pace).with_congestion(self.congestion.clone())
+    }
+
+    /// Whom the receiver, which the user calls `host`, has to be; none where nothing is encrypted.
+    pub(crate) fn client(&self, host: &str, ticket: Option<&Ticket>) -> anyhow::Result<Option<Client>> {
         if self.plain || self.protocol == Protocol::V1 {
             ensure!(ticket.is_none(), "a ticket is for encrypted connections: leave --plain and --protocol v1 out");
             ensure!(
                 self.host_key.is_none() && !self.strict,
                 "--host_key and --strict are for encrypted connections: leave --protocol v1 out"
             );
-            return Ok(dialer);
+            return Ok(None);
         }
-        let tls = match (ticket.map(|ticket| ticket.fingerprint).or(self.host_key), &self.known_hosts) {
-            (Some(fingerprint), _) => Client::pinned(fingerprint)?,
-            (None, Some(file)) => Client::known_hosts(file.clone(), host.to_owned(), self.strict)?,
-            (None, None) => Client::known_hosts(default_known_hosts()?, host.to_owned(), self.strict)?,
-        };
-        Ok(dialer.with_tls(Some(tls)))
+        Ok(Some(match ticket.map(|ticket| ticket.fingerprint).or(self.host_key) {
+            Some(fingerprint) => Client::pinned(fingerprint)?,
+            None => self.client_of_known(host)?,
+        }))
+    }
+
+    /// Whom a host has to be that is known, or becomes so now.
+    pub(crate) fn client_of_known(&self, host: &str) -> anyhow::Result<Client> {
+        let file = self.known_hosts.clone().map_or_else(default_known_hosts, Ok)?;
+        Ok(Client::known_hosts(file, host.to_owned(), self.strict)?)
     }
 }
 

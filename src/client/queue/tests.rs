@@ -15,6 +15,7 @@ fn terms(length: u64) -> Terms<'static> {
         repeats: true,
         look: &|_| None,
         note_digest: None,
+        has_routes: false,
         words: &super::super::outcome::PUSH,
     }
 }

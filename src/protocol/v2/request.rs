@@ -6,10 +6,13 @@ use super::frame::{self, Fields, put_long, put_run, put_short, put_word};
 use crate::digest::{Binding, Checksum};
 use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Time};
 use crate::limits::{
-    HAVE_BATCH_MAX, PASSWORD_LEN_MAX, PATH_LEN_MAX, USER_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX, XATTRS_NUM_MAX,
+    HAVE_BATCH_MAX, PASSWORD_LEN_MAX, PATH_LEN_MAX, RELAY_NAME_LEN_MAX, USER_LEN_MAX, WIRE_NAME_LEN_MAX, XATTRS_LEN_MAX,
+    XATTRS_NUM_MAX,
 };
 use crate::path::RemotePath;
-use crate::protocol::{Algorithm, Credential, Decoded, Error, Features, Known, List, Open, Put, Read, Request, Secret, Token};
+use crate::protocol::{
+    Algorithm, Credential, Decoded, Error, Features, Known, List, Open, Purpose, Put, Read, Request, Secret, Token,
+};
 
 const HELLO: u8 = 1;
 const OPEN: u8 = 2;
@@ -28,6 +31,7 @@ const MAKE_DIRECTORY: u8 = 0x0e;
 const SUM: u8 = 0x0f;
 const SPACE: u8 = 0x10;
 const CHANGE_PASSWORD: u8 = 0x11;
+const RELAY: u8 = 0x12;
 
 const IS_SPARSE: u8 = 1;
 const HAS_OWNER: u8 = 2;
@@ -37,6 +41,7 @@ const KEEP_OLD: u16 = 1;
 const SYNC: u16 = 2;
 const DRY: u16 = 4;
 const BROWSE: u16 = 8;
+const PASS_ON: u16 = 16;
 
 const ITSELF: u8 = 1;
 
@@ -83,6 +88,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Request<'_>> {
             algorithm: Algorithm::from_code(fields.byte()?).ok_or(Error::Malformed("algorithm"))?,
         },
         SPACE => Request::Space,
+        RELAY => Request::Relay { to: decode_relay_name(&mut fields)? },
         CHANGE_PASSWORD => Request::ChangePassword { old: decode_password(&mut fields)?, new: decode_password(&mut fields)? },
         kind => return Err(Error::UnknownOperation(vec![kind])),
     };
@@ -103,16 +109,13 @@ fn decode_open(fields: &mut Fields<'_>) -> Result<Open, Error> {
         _ => return Err(Error::Malformed("credential")),
     };
     let has = |flag| flags & flag != 0;
-    Ok(Open {
-        token,
-        keeps_old: has(KEEP_OLD),
-        syncs: has(SYNC),
-        is_dry: has(DRY),
-        is_browsing: has(BROWSE),
-        checksum,
-        directory,
-        credential,
-    })
+    let purpose = match (has(BROWSE), has(PASS_ON)) {
+        (false, false) => Purpose::Bring,
+        (true, false) => Purpose::Browse,
+        (false, true) => Purpose::Relay,
+        (true, true) => return Err(Error::Malformed("purpose of a session")),
+    };
+    Ok(Open { token, keeps_old: has(KEEP_OLD), syncs: has(SYNC), is_dry: has(DRY), purpose, checksum, directory, credential })
 }
 
 fn decode_user(fields: &mut Fields<'_>) -> Result<Vec<u8>, Error> {
@@ -121,6 +124,14 @@ fn decode_user(fields: &mut Fields<'_>) -> Result<Vec<u8>, Error> {
 
 fn decode_password(fields: &mut Fields<'_>) -> Result<Secret, Error> {
     Ok(Secret::from(fields.run_up_to(PASSWORD_LEN_MAX, "length of a password")?.to_vec()))
+}
+
+/// The name of a receiver to be passed on to.
+fn decode_relay_name(fields: &mut Fields<'_>) -> Result<String, Error> {
+    let name = fields.run_up_to(RELAY_NAME_LEN_MAX, "length of a receiver's name")?;
+    let name = str::from_utf8(name).map_err(|_| Error::Malformed("name of a receiver"))?;
+    let is_printable = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_printable { Ok(name.to_owned()) } else { Err(Error::Malformed("name of a receiver")) }
 }
 
 fn decode_path(fields: &mut Fields<'_>) -> Result<RemotePath, Error> {
@@ -242,8 +253,14 @@ pub fn encode_hello(bytes: &mut Vec<u8>, versions: std::ops::RangeInclusive<u8>,
 pub fn encode_open(bytes: &mut Vec<u8>, open: &Open) {
     frame::encode(bytes, OPEN, |body| {
         body.extend_from_slice(&open.token.0);
-        let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY), (open.is_browsing, BROWSE)];
-        put_short(body, flags.iter().map(|&(is_set, flag)| if is_set { usize::from(flag) } else { 0 }).sum());
+        let purpose = match open.purpose {
+            Purpose::Bring => 0,
+            Purpose::Browse => BROWSE,
+            Purpose::Relay => PASS_ON,
+        };
+        let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY)];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(purpose, |all, (_, flag)| all | flag);
+        put_short(body, usize::from(flags));
         body.push(open.checksum.code());
         put_run(body, &open.directory);
         match &open.credential {
@@ -273,6 +290,11 @@ pub fn encode_sign_up(bytes: &mut Vec<u8>, user: &[u8], password: &Secret) {
         put_run(body, user);
         put_run(body, password.as_bytes());
     });
+}
+
+/// Adds the request to pass a connection on.
+pub fn encode_relay(bytes: &mut Vec<u8>, to: &str) {
+    frame::encode(bytes, RELAY, |body| put_run(body, to.as_bytes()));
 }
 
 /// Adds the joining of a session by one more connection.
@@ -472,16 +494,8 @@ mod tests {
             encode_sign_up(&mut bytes, &user, &password);
             assert!(is_over_limit(&bytes));
             bytes.clear();
-            let open = Open {
-                token: Token([0; 32]),
-                directory: Vec::new(),
-                credential: Credential::Password { user, password },
-                checksum: Checksum::None,
-                keeps_old: false,
-                syncs: false,
-                is_dry: false,
-                is_browsing: false,
-            };
+            let open =
+                Open { credential: Credential::Password { user, password }, ..Open::plain(Token([0; 32]), Purpose::Bring) };
             encode_open(&mut bytes, &open);
             assert!(is_over_limit(&bytes));
         }

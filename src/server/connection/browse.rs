@@ -5,7 +5,7 @@ use std::io;
 use super::{Connection, State};
 use crate::entry::ListedKind;
 use crate::path::RemotePath;
-use crate::protocol::{Answer, List, Put, Read, Reply, Request, Status};
+use crate::protocol::{Answer, List, Purpose, Put, Read, Reply, Request, Status};
 use crate::pump::{self, Run, Times};
 use crate::server::handlers::Ending;
 use crate::server::listing;
@@ -25,11 +25,14 @@ impl Connection<'_> {
     /// Why a request is not done, whatever it is about, if it is not.
     pub(super) fn objection(&self, request: &Request<'_>) -> Option<String> {
         match &self.state {
-            State::Joined(attached) if attached.session.open.is_browsing && rights_of::brings(request) => {
+            State::Joined(attached) if attached.session.open.purpose != Purpose::Bring && rights_of::brings(request) => {
                 Some("this job brings nothing".to_owned())
             }
+            State::Joined(attached) if attached.session.open.purpose == Purpose::Relay && !rights_of::relays(request) => {
+                Some("this job only has connections passed on".to_owned())
+            }
             // Whoever works on has a job that counts among those there are.
-            State::Joined(attached) if attached.session.open.is_browsing && attached.session.has_ended() => {
+            State::Joined(attached) if attached.session.open.purpose != Purpose::Bring && attached.session.has_ended() => {
                 (!matches!(request, Request::Finish)).then(|| "the job has ended".to_owned())
             }
             State::Joined(attached) => rights_of::refusal(&attached.session.home, request),

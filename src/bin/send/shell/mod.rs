@@ -30,8 +30,7 @@ use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::flags::{folder_of_user, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
-    CHUNK_LEN_DEFAULT, COMMAND_LEN_MAX, HISTORY_LINES_MAX, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, STALL_DEFAULT, THREAD_NUM_DEFAULT,
-    THREAD_NUM_MAX,
+    CHUNK_LEN_DEFAULT, COMMAND_LEN_MAX, HISTORY_LINES_MAX, PROCESS_NUM_MAX, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
 };
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
@@ -43,6 +42,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::{FileHistory, MemHistory};
 use rustyline::{Config, Editor};
 
+use crate::login::straight;
 use crate::shared::transfer::parse_count;
 use crate::shared::who::Who;
 use crate::shared::wire::{Protocol, Wire};
@@ -121,8 +121,7 @@ impl Args {
 
     /// A way to the receiver.
     pub(super) fn dialer(&self) -> anyhow::Result<Dialer> {
-        let dialer = Dialer::to_host(&self.server, self.port, self.ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
-        self.wire.set_up(dialer, &self.host(), None)
+        straight(&self.wire, &self.server, self.port, self.ip_version)
     }
 }
 

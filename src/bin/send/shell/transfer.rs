@@ -14,7 +14,7 @@ use parallel_transfer::exit::Verdict;
 use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
-use parallel_transfer::protocol::{Credential, Open};
+use parallel_transfer::protocol::{Open, Purpose};
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
 use parallel_transfer::terminal;
@@ -153,7 +153,7 @@ fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Resul
     let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
     store.keep_index_below(state_folder.as_deref());
     let pull = Pull {
-        from: Open { is_browsing: true, ..open(shell, &source.path)? },
+        from: Open { purpose: Purpose::Browse, ..open(shell, &source.path)? },
         is_folder: Some(source.is_folder),
         look: look(),
         dialer: args.dialer()?,
@@ -176,15 +176,10 @@ fn look() -> Look {
 
 fn open(shell: &Shell, directory: &RemotePath) -> anyhow::Result<Open> {
     Ok(Open {
-        token: new_token()?,
         // Below the root, whatever the root is called.
         directory: directory.as_bytes().to_vec(),
-        credential: Credential::None,
         checksum: shell.args.wire.checksum(false)?,
-        keeps_old: false,
-        syncs: false,
-        is_dry: false,
-        is_browsing: false,
+        ..Open::plain(new_token()?, Purpose::Bring)
     })
 }
 
