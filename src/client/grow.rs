@@ -13,7 +13,7 @@ use crate::progress::Progress;
 
 /// Has it counted what each route carries, unless there is but the usual one.
 pub(super) fn tell_routes(dialer: &Dialer, progress: &Progress) {
-    if dialer.routes().len() > 1 || dialer.is_relayed() {
+    if dialer.has_routes() {
         progress.set_routes(dialer.routes().iter().map(Dialer::route_name));
     }
 }

@@ -214,6 +214,12 @@ impl Dialer {
         }
     }
 
+    /// Is there anything unusual about how it goes to the receiver?
+    #[must_use]
+    pub fn has_routes(&self) -> bool {
+        matches!(self.target, Target::Any(_) | Target::Beyond(..)) || self.bind.is_some()
+    }
+
     /// Does it go through a relay?
     #[must_use]
     pub fn is_relayed(&self) -> bool {
