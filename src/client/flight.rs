@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::plan::Chunk;
-use crate::limits::{CHUNK_TRIES_MAX, REPEAT_AFTER_MIN, REPEATS_WORK_MAX};
+use crate::limits::{
+    BLOCK_LEN, CHUNK_TRIES_MAX, REPEAT_AFTER_MIN, REPEATS_WORK_MAX, ROUTE_CHUNK_LEN_MIN, ROUTE_CHUNK_TIME, ROUTE_RATE_TIME,
+};
 
 /// Who takes chunks: a thread, or a process with several.
 pub(super) type Holder = u32;
@@ -73,11 +75,14 @@ struct Load {
     work: u64,
     /// When something of it was confirmed last, or when it began to have something.
     progress: Instant,
+    /// Work that was confirmed of late, and how long that took.
+    done: u64,
+    busy: Duration,
 }
 
 impl Load {
     fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), chunks: 0, repeats: 0, work: 0, progress: Instant::now() }
+        Self { threads: threads.max(1), chunks: 0, repeats: 0, work: 0, progress: Instant::now(), done: 0, busy: Duration::ZERO }
     }
 
     /// Has it a thread with nothing to do? (Each that works has a chunk at least.)
@@ -108,6 +113,13 @@ impl Flight {
     /// One takes no more, and has nothing.
     pub(super) fn leave(&mut self, holder: Holder) {
         self.loads.remove(&holder);
+    }
+
+    /// Bytes of a chunk that one of a holder's threads is busy with for a moment, and for no longer.
+    pub(super) fn share(&self, holder: Holder) -> u64 {
+        let Some(load) = self.loads.get(&holder).filter(|load| !load.busy.is_zero()) else { return ROUTE_CHUNK_LEN_MIN };
+        let rate = load.done as f64 / load.busy.as_secs_f64() / load.threads as f64;
+        ((rate * ROUTE_CHUNK_TIME.as_secs_f64()) as u64).max(ROUTE_CHUNK_LEN_MIN).next_multiple_of(BLOCK_LEN as u64)
     }
 
     /// Hands out a chunk that nobody has.
@@ -217,6 +229,11 @@ impl Flight {
             load.progress = now;
             self.confirmed_time += time * u32::try_from(load.threads).unwrap_or(u32::MAX);
             self.confirmed_work = self.confirmed_work.saturating_add(chunk.work());
+            load.busy += time;
+            load.done = load.done.saturating_add(chunk.work());
+            if load.busy > ROUTE_RATE_TIME {
+                (load.busy, load.done) = (load.busy / 2, load.done / 2);
+            }
         }
     }
 }
@@ -316,6 +333,22 @@ mod tests {
         assert!(repeat.hand.is_repeat());
         assert!(flight.repeat(holders[0], later).is_none());
         assert!(flight.take_back(&repeat, true, later));
+    }
+
+    #[test]
+    fn a_share_follows_the_rate_of_its_holder() {
+        let (mut flight, mut now) = (Flight::default(), Instant::now());
+        let (slow, quick) = (flight.enter(1), flight.enter(1));
+        assert_eq!(flight.share(quick), ROUTE_CHUNK_LEN_MIN, "nothing is known of it");
+        for (holder, rate) in [(slow, 1 << 18), (quick, 1 << 24), (quick, 1 << 22)] {
+            for _ in 0..20 {
+                let chunk = flight.hand_out(chunk(rate), holder, now);
+                now += Duration::from_secs(1);
+                assert!(flight.take_back(&chunk, true, now));
+            }
+            let (share, half) = (flight.share(holder), (rate / 2).max(ROUTE_CHUNK_LEN_MIN));
+            assert!(share >= half && share < half + half / 4 && share.is_multiple_of(BLOCK_LEN as u64), "{rate}: {share}");
+        }
     }
 
     #[test]

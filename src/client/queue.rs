@@ -197,7 +197,7 @@ impl<'a> Queue<'a> {
         let in_doubt = state.refusals.are_of_all(state.workers);
         let waited = state.again.front().is_some_and(|(since, _)| since.elapsed() >= AGAIN_AFTER);
         let chunk = if in_doubt || waited { pop_again(state) } else { None };
-        let chunk = chunk.or_else(|| self.pop_fresh(state)).or_else(|| pop_again(state));
+        let chunk = chunk.or_else(|| self.pop_fresh(state, holder)).or_else(|| pop_again(state));
         let Some(chunk) = chunk else {
             // What was left was of files that failed.
             if state.is_finished() {
@@ -230,10 +230,13 @@ impl<'a> Queue<'a> {
         Taken::Chunk(chunk)
     }
 
-    fn pop_fresh(&self, state: &mut State) -> Option<Chunk> {
+    fn pop_fresh(&self, state: &mut State, holder: Holder) -> Option<Chunk> {
+        // Routes may differ by much: who is slow gets little at a time.
+        let share = if self.terms.has_routes { state.flight.share(holder) } else { u64::MAX };
+        let length = self.terms.length.min(share);
         while let Some(rest) = state.rests.front_mut() {
             let before = rest.work(self.terms.length);
-            let chunk = if rest.file.has_failed() { None } else { rest.cut(self.terms.length) };
+            let chunk = if rest.file.has_failed() { None } else { rest.cut(length) };
             let after = if chunk.is_some() { rest.work(self.terms.length) } else { 0 };
             state.waiting_work = state.waiting_work.saturating_sub(before - after);
             if after == 0 {

@@ -84,6 +84,16 @@ pub const RELAY_BUFFER_LEN: usize = 64 * 1024;
 /// Relays that a connection may pass through.
 pub const RELAYS_IN_A_ROW_MAX: usize = 4;
 
+/// How long a chunk should take on a route among several: what is left of the last ones when the others are done is
+/// waited for, and what a route that dies holds is sent again.
+pub const ROUTE_CHUNK_TIME: Duration = Duration::from_millis(500);
+
+/// Bytes of a chunk on the slowest of them, and before it is known how fast one is.
+pub const ROUTE_CHUNK_LEN_MIN: u64 = 1024 * 1024;
+
+/// How far back the rate of a route is looked at.
+pub const ROUTE_RATE_TIME: Duration = Duration::from_secs(4);
+
 /// Routes to one receiver.
 pub const ROUTES_MAX: usize = 64;
 
