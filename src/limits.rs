@@ -3,10 +3,12 @@
 //! What has no limit here has one anyway, and it is the machine's.
 
 mod net;
+mod tune;
 
 use std::time::Duration;
 
 pub use net::*;
+pub use tune::*;
 
 /// Bytes in one name of a path: what Linux file systems allow (`NAME_MAX`).
 pub const NAME_LEN_MAX: usize = 255;
@@ -41,7 +43,7 @@ pub const INBOX_LEN_MAX: usize = LIST_LEN_MAX + 8;
 /// Free bytes below which a buffer is flushed rather than filled up with a tiny read.
 pub const READ_LEN_MIN: usize = 32 * 1024;
 
-/// Unanswered writes on one connection.
+/// Unanswered writes on one connection whose path is short, or not known yet: all their replies fit in a socket.
 pub const WINDOW_FRAMES_MAX: usize = 256;
 
 /// Unanswered creations (`cd`, `cf`) on the control connection. Each is answered by one byte.
@@ -256,7 +258,7 @@ pub const SUBTREES_MAX: usize = 128;
 /// Bytes of headers that are gathered before they are written to a child.
 pub const PIPE_WRITE_LEN: usize = 8 * 1024;
 
-/// Chunks that a child process may hold, whatever its threads could.
+/// Chunks that a child process may hold on a short path, whatever its threads could.
 pub const CHILD_CHUNKS_MAX: usize = 2048;
 
 /// Folders of one job that were made for what is in them and not described yet: those that a

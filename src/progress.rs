@@ -51,6 +51,25 @@ impl Timer {
     }
 }
 
+/// The shortest of some times.
+#[derive(Debug, Default)]
+pub struct Shortest(AtomicU64);
+
+impl Shortest {
+    /// Notes one.
+    pub fn note(&self, time: Duration) {
+        // 0 stands for none.
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |known| (known == 0 || time < known).then_some(time));
+    }
+
+    /// It, if one was noted.
+    #[must_use]
+    pub fn known(&self) -> Option<Duration> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|time| *time > 0).map(Duration::from_nanos)
+    }
+}
+
 /// A time that runs until this is dropped.
 #[derive(Debug)]
 pub struct Running<'a> {
@@ -85,6 +104,8 @@ pub struct Waits {
     pub verifying: Timer,
     /// The receiver: its file system.
     pub writing: Timer,
+    /// A round trip as far as the program at the other end, whatever is in between.
+    pub round_trip: Shortest,
     /// Does content come in, and not go out?
     inbound: AtomicBool,
     /// What was told of it already.

@@ -22,6 +22,22 @@ struct Seen {
     client_spoke: bool,
     /// How often the client began to speak: at the start, and after it was spoken to.
     turns: usize,
+    /// Bytes that went to the server and to the client so far, each time that some did.
+    bytes: Vec<(usize, usize)>,
+}
+
+impl Seen {
+    fn add(&mut self, forth: usize, back: usize) {
+        let (before_forth, before_back) = self.bytes.last().copied().unwrap_or_default();
+        self.bytes.push((before_forth + forth, before_back + back));
+    }
+
+    /// The most of `count` things that were said and not answered at once, where all are as long.
+    fn most_unanswered(&self, count: usize) -> usize {
+        let Some(&(forth, back)) = self.bytes.last() else { return 0 };
+        let said = |bytes: usize, all: usize| bytes * count / all.max(1);
+        self.bytes.iter().map(|&(one, other)| said(one, forth).saturating_sub(said(other, back))).max().unwrap_or_default()
+    }
 }
 
 /// A network between a sender and its receiver.
@@ -41,12 +57,16 @@ impl Proxy {
                 let server = TcpStream::connect(("127.0.0.1", to)).unwrap();
                 let seen = Arc::new(Mutex::new(Seen::default()));
                 all.lock().unwrap().push(Arc::clone(&seen));
-                let of_client = move |seen: &mut Seen| {
+                let of_client = move |seen: &mut Seen, len| {
                     seen.turns += usize::from(!seen.client_spoke);
                     seen.client_spoke = true;
+                    seen.add(len, 0);
                 };
                 carry(client.try_clone().unwrap(), server.try_clone().unwrap(), Arc::clone(&seen), of_client);
-                carry(server, client, seen, |seen| seen.client_spoke = false);
+                carry(server, client, seen, |seen, len| {
+                    seen.client_spoke = false;
+                    seen.add(0, len);
+                });
             }
         });
         Self { port, seen }
@@ -58,16 +78,22 @@ impl Proxy {
         turns.sort_by(|one, other| other.cmp(one));
         turns
     }
+
+    /// The most that was unanswered at once on the one connection that carried so many files.
+    fn most_unanswered(&self, files: usize) -> usize {
+        let seen = self.seen.lock().unwrap();
+        seen.iter().map(|seen| seen.lock().unwrap()).max_by_key(|seen| seen.bytes.last().copied()).unwrap().most_unanswered(files)
+    }
 }
 
 /// Carries bytes, each piece delayed by as much, and notes the pieces when they arrive here.
-fn carry(mut from: TcpStream, mut to: TcpStream, seen: Arc<Mutex<Seen>>, note: impl Fn(&mut Seen) + Send + 'static) {
+fn carry(mut from: TcpStream, mut to: TcpStream, seen: Arc<Mutex<Seen>>, note: impl Fn(&mut Seen, usize) + Send + 'static) {
     let (pieces, delayed) = mpsc::channel::<(Instant, Vec<u8>)>();
     to.set_nodelay(true).unwrap();
     thread::spawn(move || {
         let mut bytes = vec![0; 256 * 1024];
         while let Ok(len @ 1..) = from.read(&mut bytes) {
-            note(&mut seen.lock().unwrap());
+            note(&mut seen.lock().unwrap(), len);
             if pieces.send((Instant::now() + DELAY, bytes[..len].to_vec())).is_err() {
                 break;
             }
@@ -128,4 +154,52 @@ fn a_thousand_small_files_cost_hardly_more_turns_than_one() {
     // The walk goes on while answers come.
     expect_few(&turns_of(&proxy, source.path()), 1, 2);
     assert_same(source.path(), &recv.path("in"));
+}
+
+/// A folder with so many small files, whose names are as long.
+fn small_files(count: usize) -> TempDir {
+    let source = temp_dir();
+    (0..count).for_each(|index| write(&source.path().join(format!("{index:06}")), noise(50, index as u64)));
+    source
+}
+
+/// Enough for a window to grow twice and to be full then, and what none has at its start.
+const FILES: usize = 6000;
+const AHEAD: usize = 400;
+
+/// Sends so many small files over one connection; gives the most that was unanswered at once.
+fn most_unanswered(files: usize, flags: &[&str]) -> usize {
+    let (source, root) = (small_files(files), temp_dir());
+    let recv = Recv::start(root.path());
+    let proxy = Proxy::start(recv.port);
+    let flags = [&["--process_num", "1", "--thread_num", "1"], flags].concat();
+    expect_code(&mut send_to(proxy.port, source.path(), "in", &flags), 0);
+    assert_same(source.path(), &recv.path("in"));
+    proxy.most_unanswered(files)
+}
+
+// E12
+#[test]
+fn one_connection_is_ever_further_ahead_of_its_answers_on_a_long_path() {
+    let most = most_unanswered(FILES, &["--plain"]);
+    assert!(most > AHEAD, "never more than {most}");
+}
+
+#[test]
+fn over_v1_it_is_not() {
+    let most = most_unanswered(1500, &["--protocol", "v1"]);
+    assert!(most < AHEAD, "{most}");
+}
+
+// E12
+#[test]
+fn a_pull_asks_ever_further_ahead_on_a_long_path() {
+    let (source, root) = (small_files(FILES), temp_dir());
+    let recv = Recv::start(source.path());
+    let proxy = Proxy::start(recv.port);
+    let flags = ["--process_num", "1", "--thread_num", "1", "--plain"];
+    expect_code(&mut puller::fetch_from(proxy.port, ".", root.path(), &flags), 0);
+    assert_same(source.path(), root.path());
+    let most = proxy.most_unanswered(FILES);
+    assert!(most > AHEAD, "never more than {most}");
 }

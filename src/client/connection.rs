@@ -5,14 +5,16 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::ops::Range;
+use std::time::Instant;
 
 use super::live::Registered;
 use super::outcome::{Outcome, Wait};
 use super::plan::Chunk;
 use super::starting::{Starting, invalid};
+use super::window::Window;
 use crate::digest::Digest;
 use crate::entry::FileMeta;
-use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLIES_AHEAD_LEN_MAX, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX};
 use crate::net::Stream;
 use crate::path::RemotePath;
 use crate::progress::Waits;
@@ -32,6 +34,7 @@ pub(super) struct Connection<'a> {
     header: Vec<u8>,
     starting: Starting,
     unanswered: VecDeque<Unanswered>,
+    window: Window<'a>,
     /// Bytes of answers that were not taken yet.
     answer: Vec<u8>,
     /// Bytes that were written when answers were last looked for.
@@ -81,10 +84,12 @@ impl<'a> Connection<'a> {
             header: Vec::new(),
             starting: Starting::of(0),
             unanswered: VecDeque::new(),
+            window: Window::new(false, &waits.round_trip),
             answer: Vec::new(),
             looked_at: 0,
         };
         connection.starting = Starting::of(session.encode_start(&mut connection.header));
+        connection.window = Window::new(!connection.starting.is_over(), &waits.round_trip);
         connection.outbox.put(&mut *connection.stream, &connection.header)?;
         connection.outbox.flush(&mut *connection.stream)?;
         Ok(connection)
@@ -99,7 +104,7 @@ impl<'a> Connection<'a> {
     /// Is there room for one more?
     #[must_use]
     pub(super) fn has_room(&self) -> bool {
-        self.unanswered.len() < WINDOW_FRAMES_MAX
+        self.unanswered.len() < self.window.frames()
     }
 
     /// Sends a chunk of `file`. What is small may wait for its neighbours until
@@ -188,8 +193,15 @@ impl<'a> Connection<'a> {
     pub(super) fn wait(&mut self, report: &dyn Fn(Vec<(Chunk, Outcome)>)) -> io::Result<usize> {
         self.outbox.flush(&mut *self.stream)?;
         self.note_writing();
-        let _waiting = self.waits.answers.start();
-        self.receive(Wait::Yes, report)
+        let (is_full, before) = (!self.has_room(), Instant::now());
+        let received = self.receive(Wait::Yes, report);
+        let waited = before.elapsed();
+        self.waits.answers.add(waited);
+        // Its answers don't all fit in a socket: from now on they must be taken in while this side writes.
+        if is_full && self.window.note_full(waited) {
+            self.stream.read_ahead(REPLIES_AHEAD_LEN_MAX);
+        }
+        received
     }
 
     fn note_writing(&mut self) {
@@ -224,6 +236,7 @@ impl<'a> Connection<'a> {
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        self.window.note_answer();
         self.answer.extend_from_slice(&bytes[..len]);
         let mut outcomes = Vec::new();
         let taken = self.take_answers(&mut outcomes);

@@ -9,8 +9,9 @@ use super::live::Registered;
 use super::outcome::Outcome;
 use super::plan::Chunk;
 use super::starting::{Starting, invalid};
+use super::window::Window;
 use crate::landing::{Landing, Taker};
-use crate::limits::{ASKED_LEN_MAX, BUFFER_LEN, FETCH_AHEAD_BYTES, FETCHED_AT_ONCE_MAX, PATH_LEN_MAX, WINDOW_FRAMES_MAX};
+use crate::limits::{ASKED_LEN_MAX, BUFFER_LEN, CONTENT_AHEAD_LEN_MAX, FETCH_AHEAD_BYTES, FETCHED_AT_ONCE_MAX, PATH_LEN_MAX};
 use crate::net::Stream;
 use crate::net::pace::Pace;
 use crate::path::RemotePath;
@@ -59,6 +60,7 @@ pub(super) struct Fetch<'a> {
     /// Requests that wait to be sent.
     outbox: Vec<u8>,
     starting: Starting,
+    window: Window<'a>,
     asked: VecDeque<Asked>,
     /// Bytes of requests in `asked`, and of content that they are for.
     asked_len: usize,
@@ -118,6 +120,7 @@ impl<'a> Fetch<'a> {
             stop,
             outbox: Vec::new(),
             starting: Starting::of(0),
+            window: Window::new(true, &waits.round_trip),
             asked: VecDeque::new(),
             asked_len: 0,
             awaited_bytes: 0,
@@ -139,9 +142,12 @@ impl<'a> Fetch<'a> {
     /// others have something to do as well.
     #[must_use]
     pub(super) fn has_room(&self) -> bool {
-        let len_max = ASKED_LEN_MAX - PATH_LEN_MAX - READ_HEAD_LEN_MAX;
-        let is_ahead = self.asked.len() >= 2 && self.awaited_bytes >= FETCH_AHEAD_BYTES;
-        self.asked.len() < WINDOW_FRAMES_MAX && self.asked_len < len_max && !is_ahead
+        let len_max = ASKED_LEN_MAX * self.window.growth() - PATH_LEN_MAX - READ_HEAD_LEN_MAX;
+        self.asked.len() < self.window.frames() && self.asked_len < len_max && !self.is_ahead()
+    }
+
+    fn is_ahead(&self) -> bool {
+        self.asked.len() >= 2 && self.awaited_bytes >= FETCH_AHEAD_BYTES
     }
 
     /// Asks for a chunk, with what else is asked for until [`Fetch::wait`].
@@ -192,6 +198,7 @@ impl<'a> Fetch<'a> {
 
     fn take(&mut self, outcomes: &mut Vec<(Chunk, Outcome)>) -> io::Result<()> {
         let mut bytes = 0;
+        let is_full = !self.has_room() && !self.is_ahead();
         loop {
             let decoded = v2::reply::decode(self.inbox.bytes()).map_err(|error| invalid(&error.to_string()))?;
             let Some((reply, len)) = decoded else {
@@ -200,7 +207,13 @@ impl<'a> Fetch<'a> {
                 }
                 let before = Instant::now();
                 let filled = self.inbox.fill(&mut *self.stream, 2 * BUFFER_LEN);
-                self.waits.answers.add(before.elapsed());
+                let waited = before.elapsed();
+                self.waits.answers.add(waited);
+                self.window.note_answer();
+                // Requests that don't all fit in a socket: what the server writes meanwhile must be taken in.
+                if is_full && self.window.note_full(waited) {
+                    self.stream.read_ahead(CONTENT_AHEAD_LEN_MAX);
+                }
                 match filled {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

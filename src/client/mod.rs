@@ -34,6 +34,7 @@ mod talk;
 mod trouble;
 mod walk;
 mod walker;
+mod window;
 mod worker;
 
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
@@ -22,8 +22,9 @@ use super::outcome::{GaveUp, Outcome, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::queue::Queue;
 use super::source::Source;
+use super::window::Window;
 use super::worker::{Way, Worker};
-use crate::limits::{CHILD_CHUNKS_MAX, CHILD_END_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
+use crate::limits::{CHILD_CHUNKS_GROWN_MAX, CHILD_CHUNKS_MAX, CHILD_END_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
 use crate::net::dial::Dialer;
 use crate::net::tls::{Client, Fingerprint};
 use crate::progress::Progress;
@@ -41,6 +42,7 @@ pub(super) struct Process {
     stdout: Option<ChildStdout>,
     /// Bytes of chunks that a child may hold before it gets no more.
     held_bytes_max: u64,
+    /// The same for their number, as long as the path is not known to be long.
     held_max: usize,
     held: Mutex<Held>,
     /// Something was answered, or nothing will be any more.
@@ -114,7 +116,7 @@ impl Process {
                 listened
             });
             let Ok(listener) = listener else { return Err(Farewell::Broken("no thread to listen to it".to_owned())) };
-            if let Err(error) = self.hand_out(stdin, holder, queue) {
+            if let Err(error) = self.hand_out(stdin, holder, queue, progress) {
                 tracing::debug!("a worker process takes no more work: {error}");
             }
             // Its input has ended: it ends, and so does its output.
@@ -144,11 +146,15 @@ impl Process {
         let _ = child.wait();
     }
 
-    fn hand_out(&self, mut stdin: ChildStdin, holder: Holder, queue: &Queue<'_>) -> io::Result<()> {
+    fn hand_out(&self, mut stdin: ChildStdin, holder: Holder, queue: &Queue<'_>, progress: &Progress) -> io::Result<()> {
         let mut bytes = Vec::new();
+        // What its threads' windows may have.
+        let mut window = Window::new(false, &progress.waits.round_trip);
         loop {
+            let held_max = (self.held_max * window.growth()).min(CHILD_CHUNKS_GROWN_MAX);
             let mut held = self.lock();
-            while !held.gone && (held.bytes >= self.held_bytes_max || held.chunks.len() >= self.held_max) {
+            let (is_full, before) = (held.chunks.len() >= held_max, Instant::now());
+            while !held.gone && (held.bytes >= self.held_bytes_max || held.chunks.len() >= held_max) {
                 held = self.answered.wait_timeout(held, LOOK).unwrap_or_else(PoisonError::into_inner).0;
                 // Nobody wakes this when the run is given up.
                 held.gone |= queue.is_finished();
@@ -157,6 +163,9 @@ impl Process {
             drop(held);
             if gone {
                 return Ok(());
+            }
+            if is_full {
+                window.note_full(before.elapsed());
             }
             let Some(chunk) = queue.take(holder) else { return Ok(()) };
             bytes.clear();
@@ -168,7 +177,7 @@ impl Process {
             }
             held.put(&mut bytes, chunk);
             // Small chunks go in company.
-            while held.bytes < self.held_bytes_max && held.chunks.len() < self.held_max && bytes.len() < PIPE_WRITE_LEN {
+            while held.bytes < self.held_bytes_max && held.chunks.len() < held_max && bytes.len() < PIPE_WRITE_LEN {
                 let Taken::Chunk(chunk) = queue.try_take(holder) else { break };
                 held.put(&mut bytes, chunk);
             }
@@ -315,9 +324,9 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let congestion = Some(setup.congestion).filter(|name| !name.is_empty());
     let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for).with_tls(tls).with_congestion(congestion);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
-    let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
+    let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_GROWN_MAX);
     // A thread that is busy with something slow must not take these: it may be that very chunk.
-    let (give_repeat, repeats) = crossbeam_channel::bounded(CHILD_CHUNKS_MAX);
+    let (give_repeat, repeats) = crossbeam_channel::bounded(CHILD_CHUNKS_GROWN_MAX);
     // Threads that wait for work, less the chunks that wait for a thread.
     let idle = AtomicI64::new(0);
     let take = |_, wait| match wait {

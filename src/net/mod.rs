@@ -1,5 +1,6 @@
 //! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
 
+mod ahead;
 pub mod dial;
 pub mod host;
 pub mod host_key;

@@ -19,6 +19,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use socket2::Socket;
 
+use super::ahead::send_and_take;
 use super::tls::{Client, Server, TlsError};
 use crate::limits::{TLS_HANDSHAKE_LEN_MAX, TLS_INCOMING_LEN, TLS_PLAIN_LEN_MAX, TLS_RECORD_LEN_MAX, TLS_WRITE_LEN};
 use crate::stop::Stop;
@@ -37,6 +38,8 @@ pub(super) struct Sealed {
     spare: Vec<u8>,
     spare_used: usize,
     outgoing: Outgoing,
+    /// Bytes that may come while a write waits for room; none where nobody asked for it.
+    ahead_len_max: usize,
     /// The peer writes no more.
     is_ended: bool,
     /// A write was not finished: nothing that came after it could be understood.
@@ -116,6 +119,7 @@ impl Sealed {
             spare: Vec::new(),
             spare_used: 0,
             outgoing: Outgoing::default(),
+            ahead_len_max: 0,
             is_ended: false,
             is_torn: false,
             failed: None,
@@ -333,7 +337,8 @@ impl Sealed {
             if self.is_torn {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
-            // What arrived meanwhile is decrypted on the way. It is no more than the buffer holds.
+            // What arrived meanwhile is decrypted on the way. It is no more than the buffer holds, or may be
+            // taken in while a write waits.
             match self.step(&mut [], task) {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::Plain(_) | Step::Encoded | Step::Send | Step::Ended) => {}
@@ -343,11 +348,41 @@ impl Sealed {
         }
     }
 
+    /// From now on a write that waits for room takes in what comes, up to so many bytes.
+    pub(super) fn read_ahead(&mut self, len_max: usize) {
+        self.ahead_len_max = len_max;
+    }
+
     fn send(&mut self, mut socket: &Socket) -> io::Result<()> {
         let len = mem::take(&mut self.outgoing.len);
-        let sent = socket.write_all(&self.outgoing.buffer[..len]);
+        let sent = if self.ahead_len_max == 0 {
+            socket.write_all(&self.outgoing.buffer[..len])
+        } else {
+            self.send_and_take(socket, len)
+        };
         self.is_torn |= sent.is_err();
         sent
+    }
+
+    /// Sends so many bytes, and takes in what comes while they wait.
+    fn send_and_take(&mut self, socket: &Socket, len: usize) -> io::Result<()> {
+        self.spare.drain(..self.spare_used);
+        self.spare_used = 0;
+        // Decrypted it is no longer than it was.
+        let len_max = self.ahead_len_max.saturating_sub(self.spare.len());
+        let Self { incoming, outgoing, is_ended, .. } = self;
+        let mut unsent = &outgoing.buffer[..len];
+        while !unsent.is_empty() {
+            let sent = send_and_take(socket, unsent, |socket| {
+                if *is_ended || !incoming.has_room(len_max) {
+                    return Ok(false);
+                }
+                *is_ended = incoming.receive_available(socket)? == Some(0);
+                Ok(!*is_ended && incoming.has_room(len_max))
+            })?;
+            unsent = &unsent[sent..];
+        }
+        Ok(())
     }
 
     /// Takes the protocol one step further. Decrypted bytes go to `bytes`, and the rest is spared.
@@ -480,6 +515,15 @@ impl Incoming {
             self.buffer.copy_within(self.start..self.end, 0);
         }
         (self.start, self.end) = (0, self.end - self.start);
+    }
+
+    /// May more come, with no more than so many bytes in all? Makes room for it.
+    fn has_room(&mut self, len_max: usize) -> bool {
+        let len = self.end - self.start;
+        if self.end == self.buffer.len() && len < len_max {
+            self.make_room((2 * len).clamp(TLS_INCOMING_LEN, len_max.max(TLS_INCOMING_LEN)));
+        }
+        len < len_max && self.end < self.buffer.len()
     }
 
     /// Is a whole record here?

@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvFlags, recv};
 use socket2::{Socket, TcpKeepalive};
 
+use super::ahead::Ahead;
 use super::pace::Pace;
 use super::sealed::Sealed;
 use super::tls::{Client, Server, TlsError};
@@ -94,6 +95,7 @@ impl Handle {
 pub struct Stream {
     handle: Handle,
     sealed: Option<Box<Sealed>>,
+    ahead: Ahead,
     pace: Option<Arc<Pace>>,
 }
 
@@ -112,7 +114,7 @@ impl Stream {
         }
         let handle = Handle(Arc::new(socket));
         handle.limit_waits(stall)?;
-        Ok(Self { handle, sealed: None, pace: None })
+        Ok(Self { handle, sealed: None, ahead: Ahead::default(), pace: None })
     }
 
     /// Lets what is written pass at this pace.
@@ -171,7 +173,8 @@ impl Stream {
     /// the rest, which is on its way.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        self.sealed.as_ref().is_some_and(|sealed| sealed.is_readable()) || self.handle.is_readable()
+        let is_here = self.sealed.as_ref().map_or_else(|| self.ahead.is_readable(), |sealed| sealed.is_readable());
+        is_here || self.handle.is_readable()
     }
 
     /// Reads what is here already; `None` where nothing is.
@@ -182,10 +185,22 @@ impl Stream {
         if let Some(sealed) = &mut self.sealed {
             return sealed.read(&self.handle.0, bytes, false);
         }
+        if self.ahead.is_readable() {
+            return Ok(Some(self.ahead.read(bytes)));
+        }
         match recv(&*self.handle.0, bytes, RecvFlags::DONTWAIT) {
             Ok((len, _)) => Ok(Some(len)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(None),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// From now on a write that waits for room takes in meanwhile what comes, up to so many bytes: a peer that
+    /// waits for room itself goes on. For those alone who know how much may come.
+    pub fn read_ahead(&mut self, len_max: usize) {
+        match &mut self.sealed {
+            Some(sealed) => sealed.read_ahead(len_max),
+            None => self.ahead.allow(len_max),
         }
     }
 
@@ -214,6 +229,7 @@ impl Read for Stream {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match &mut self.sealed {
             Some(sealed) => sealed.read(&self.handle.0, bytes, true).map(Option::unwrap_or_default),
+            None if self.ahead.is_readable() => Ok(self.ahead.read(bytes)),
             None => (&*self.handle.0).read(bytes),
         }
     }
@@ -234,6 +250,7 @@ impl Write for Stream {
         };
         match &mut self.sealed {
             Some(sealed) => sealed.write(&self.handle.0, bytes),
+            None if self.ahead.is_allowed() && !bytes.is_empty() => self.ahead.write(&self.handle.0, bytes),
             None => (&*self.handle.0).write(bytes),
         }
     }

@@ -1,0 +1,41 @@
+//! Bounds of what is found out while a job runs: how far a connection is ahead of its answers.
+
+use std::time::Duration;
+
+use super::{ASKED_LEN_MAX, CHILD_CHUNKS_MAX, FETCH_AHEAD_BYTES, WINDOW_FRAMES_MAX, WIRE_REPLY_LEN_MAX};
+
+/// Unanswered ranges on one connection of a long path: 20,000 small files a second at 200 ms. Somebody who
+/// dies with them costs a few seconds of work at the most.
+pub const WINDOW_GROWN_MAX: usize = 4096;
+
+/// Chunks that a child process may hold on a long path.
+pub const CHILD_CHUNKS_GROWN_MAX: usize = 8192;
+
+/// How long a full window must have waited for an answer to become a larger one: less is what a receiver
+/// takes for the files that it has.
+pub const WINDOW_WAIT_MIN: Duration = Duration::from_millis(5);
+
+/// A round trip of a path that is long enough for a larger window. Within 5 ms nobody handles more than 256 files.
+pub const WINDOW_TRIP_MIN: Duration = Duration::from_millis(5);
+
+/// Bytes of replies that a sender takes in while its own write waits for room: all of a grown window.
+pub const REPLIES_AHEAD_LEN_MAX: usize = 1024 * 1024;
+
+/// Bytes of content that a client takes in while its requests wait for room: all that it may have asked for
+/// before the last range, see [`FETCH_AHEAD_BYTES`], with what goes around it.
+pub const CONTENT_AHEAD_LEN_MAX: usize = 5 * 1024 * 1024;
+
+/// Bytes around the content of a range: a reply, marks, digests, and a record of TLS.
+pub const CONTENT_COST_MAX: usize = 192;
+
+/// Bytes that are taken in at once meanwhile.
+pub const AHEAD_READ_LEN: usize = 64 * 1024;
+
+const _: () = {
+    assert!(WINDOW_FRAMES_MAX.is_power_of_two() && WINDOW_GROWN_MAX.is_power_of_two());
+    assert!(WINDOW_GROWN_MAX * WIRE_REPLY_LEN_MAX <= REPLIES_AHEAD_LEN_MAX);
+    assert!(FETCH_AHEAD_BYTES as usize + WINDOW_GROWN_MAX * CONTENT_COST_MAX <= CONTENT_AHEAD_LEN_MAX);
+    assert!(CHILD_CHUNKS_MAX <= CHILD_CHUNKS_GROWN_MAX);
+    // So many requests as a window has, of an average length.
+    assert!(ASKED_LEN_MAX / WINDOW_FRAMES_MAX == 128);
+};
