@@ -10,11 +10,12 @@
 //!                 /          |            \
 //!           protocol        net          store                legs: bytes | sockets | disk
 //!                 \          |            /
-//!     path  entry  ranges  digest  limits  progress  stop     ground: values, no I/O of their own
+//!     path  entry  ranges  digest  compress  limits  progress  stop     ground: values, no I/O of their own
 //! ```
 //!
 //! docs/ARCHITECTURE.md has a line on each module, the invariants, and where to change what.
 
+pub mod compress;
 pub mod digest;
 pub mod entry;
 pub mod exit;

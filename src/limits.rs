@@ -2,11 +2,13 @@
 //!
 //! What has no limit here has one anyway, and it is the machine's.
 
+mod compress;
 mod net;
 mod tune;
 
 use std::time::Duration;
 
+pub use compress::*;
 pub use net::*;
 pub use tune::*;
 
