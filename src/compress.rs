@@ -160,8 +160,8 @@ impl Decompressor {
     pub fn decompress(&mut self, bytes: &[u8], len: usize) -> Result<&[u8], Damaged> {
         let foreign = |why: &str| Damaged::Foreign(why.to_owned());
         // The library would take any number of frames, and those that mean nothing between them.
-        let frame_len = zstd::zstd_safe::find_frame_compressed_size(bytes)
-            .map_err(|code| foreign(zstd::zstd_safe::get_error_name(code)))?;
+        let frame_len =
+            zstd::zstd_safe::find_frame_compressed_size(bytes).map_err(|code| foreign(zstd::zstd_safe::get_error_name(code)))?;
         if frame_len != bytes.len() {
             return Err(Damaged::Trailing(bytes.len().saturating_sub(frame_len)));
         }

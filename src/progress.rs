@@ -23,7 +23,8 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn take(&self) -> u64 {
+    /// What was added since this was asked last.
+    pub fn take(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
@@ -219,6 +220,11 @@ pub struct Progress {
     pub resumed_bytes: Counter,
     /// Bytes of chunks that were sent again.
     pub repeated_bytes: Counter,
+    /// Bytes that went over the connections that carry content, that way: with what is between the blocks, without
+    /// what TLS adds.
+    pub wire_bytes: Counter,
+    /// May content travel compressed?
+    is_compressed: AtomicBool,
     /// Files and bytes that came to be there in attempts that were interrupted: those after them find
     /// them there.
     earlier_files: Counter,
@@ -326,6 +332,17 @@ impl Progress {
     #[must_use]
     pub fn route(&self, number: usize) -> Option<&Route> {
         self.routes().get(number)
+    }
+
+    /// Content may travel compressed from here on.
+    pub fn set_compressed(&self) {
+        self.is_compressed.store(true, Ordering::Relaxed);
+    }
+
+    /// May content have travelled compressed?
+    #[must_use]
+    pub fn is_compressed(&self) -> bool {
+        self.is_compressed.load(Ordering::Relaxed)
     }
 
     /// Counts a file of so many bytes that is there, unchanged.

@@ -6,6 +6,8 @@
 //! Content travels plain, with one digest for all of it, or in blocks ([`Mark`]) of which each is
 //! verified before it goes anywhere.
 
+mod outbox;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -14,111 +16,13 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{SeekFrom, seek};
 
+use crate::compress::Decompressor;
 use crate::digest::{Binding, Checksum, Digest, Hasher, ZEROS, block_len};
 use crate::limits::{BLOCK_LEN, BUFFER_LEN, OUTBOX_LEN, READ_LEN_MIN};
-use crate::protocol::v2::payload::{HOLE_LEN, MARK_LEN, Mark};
+use crate::protocol::v2::payload::{COMPRESSED_LEN, HOLE_LEN, MARK_LEN, Mark, decode_compressed};
 use crate::subtrees::{Subtrees, value_of};
 
-/// Bytes on their way to a stream. Headers and content gather here, so that a small frame travels
-/// with its neighbours and a header with the first bytes after it.
-#[derive(Debug)]
-pub struct Outbox {
-    buffer: Box<[u8]>,
-    len: usize,
-    flushed_bytes: u64,
-    /// Time that writing took, and how much of that was work of this thread.
-    writing: Duration,
-    working: Duration,
-}
-
-impl Default for Outbox {
-    fn default() -> Self {
-        Self { buffer: vec![0; OUTBOX_LEN].into(), len: 0, flushed_bytes: 0, writing: Duration::ZERO, working: Duration::ZERO }
-    }
-}
-
-impl Outbox {
-    /// Bytes put in since the beginning, flushed or not.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.flushed_bytes + self.len as u64
-    }
-
-    /// Bytes that wait to be written.
-    #[must_use]
-    pub fn waiting_len(&self) -> usize {
-        self.len
-    }
-
-    /// Bytes written so far.
-    #[must_use]
-    pub fn flushed_bytes(&self) -> u64 {
-        self.flushed_bytes
-    }
-
-    /// Writes what waits unless `len` more bytes have room.
-    ///
-    /// # Errors
-    /// Those of `stream`.
-    pub fn make_room(&mut self, stream: &mut impl Write, len: usize) -> io::Result<()> {
-        if self.buffer.len() - self.len < len { self.flush(stream) } else { Ok(()) }
-    }
-
-    /// Adds `bytes`, writing to `stream` what is in their way.
-    ///
-    /// # Errors
-    /// Those of `stream`.
-    pub fn put(&mut self, stream: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            if self.len == self.buffer.len() {
-                self.flush(stream)?;
-            }
-            let len = bytes.len().min(self.buffer.len() - self.len);
-            self.buffer[self.len..self.len + len].copy_from_slice(&bytes[..len]);
-            self.len += len;
-            bytes = &bytes[len..];
-        }
-        Ok(())
-    }
-
-    /// Writes all that waits.
-    ///
-    /// # Errors
-    /// Those of `stream`.
-    pub fn flush(&mut self, stream: &mut impl Write) -> io::Result<()> {
-        if self.len == 0 {
-            return Ok(());
-        }
-        let (before, cpu_before) = (Instant::now(), thread_time());
-        stream.write_all(&self.buffer[..self.len])?;
-        self.writing += before.elapsed();
-        self.working += thread_time().saturating_sub(cpu_before);
-        self.flushed_bytes += self.len as u64;
-        self.len = 0;
-        Ok(())
-    }
-
-    /// The time of writing since this was asked last: of work, and of waiting for room.
-    pub fn take_writing_times(&mut self) -> (Duration, Duration) {
-        let (writing, working) = (std::mem::take(&mut self.writing), std::mem::take(&mut self.working));
-        (working.min(writing), writing.saturating_sub(working))
-    }
-
-    /// Takes back all that was put in after `position`; false when some of it was written already.
-    pub fn take_back(&mut self, position: u64) -> bool {
-        let Some(len) = position.checked_sub(self.flushed_bytes).and_then(|len| usize::try_from(len).ok()) else {
-            return false;
-        };
-        self.len = self.len.min(len);
-        true
-    }
-}
-
-/// The time that this thread has worked.
-fn thread_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
+pub use outbox::Outbox;
 
 /// Bytes that are read at once where there is no buffer yet: what a connection begins with.
 const FIRST_READ_LEN: usize = 4096;
@@ -129,6 +33,8 @@ pub struct Inbox {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Made with the first block that comes compressed.
+    decompressor: Option<Box<Decompressor>>,
 }
 
 impl Inbox {
@@ -332,7 +238,7 @@ pub enum Reading {
 pub struct Times {
     /// Reading or writing files.
     pub file: Duration,
-    /// Digests.
+    /// Digests, and compression.
     pub digest: Duration,
 }
 
@@ -348,6 +254,9 @@ pub fn file_to_blocks(
 ) -> io::Result<Reading> {
     let mut offset = run.range.start;
     let digest_len = run.checksum.digest_len();
+    if let Some(compressor) = &mut outbox.compressor {
+        compressor.begin(run.size, offset == 0);
+    }
     while offset < run.range.end {
         if run.is_sparse {
             let hole_end = match hole_end(source, offset, run.range.end) {
@@ -371,7 +280,6 @@ pub fn file_to_blocks(
         let len = block_len(offset, run.range.end);
         outbox.make_room(stream, MARK_LEN + len + digest_len)?;
         let start = outbox.len;
-        outbox.buffer[start] = Mark::Data as u8;
         let place = &mut outbox.buffer[start + MARK_LEN..start + MARK_LEN + len];
         let before = Instant::now();
         match source.read_exact_at(place, offset) {
@@ -385,9 +293,9 @@ pub fn file_to_blocks(
         if let Some(subtrees) = &mut subtrees {
             subtrees.add(offset, len as u64, value.unwrap_or_else(|| value_of(offset, place, is_whole)));
         }
+        outbox.take_block(len);
         times.file += between - before;
         times.digest += between.elapsed();
-        outbox.len += MARK_LEN + len;
         outbox.put(stream, &digest[..digest_len])?;
         offset += len as u64;
     }
@@ -460,7 +368,9 @@ pub fn blocks_to_file(
     loop {
         inbox.require(stream, MARK_LEN)?;
         let left = run.range.end - offset;
-        let (head_len, len, is_hole) = match Mark::decode(inbox.bytes()[0]).map_err(invalid)? {
+        // What stands before its bytes, how many of the file it covers, and how many bytes it has here.
+        let mark = Mark::decode(inbox.bytes()[0]).map_err(invalid)?;
+        let (head_len, len, data_len) = match mark {
             Mark::Void => {
                 inbox.consume(MARK_LEN);
                 return Ok(Ended::Void);
@@ -469,19 +379,38 @@ pub fn blocks_to_file(
                 inbox.consume(MARK_LEN);
                 return Ok(ended);
             }
-            Mark::Data if left > 0 => (MARK_LEN, block_len(offset, run.range.end) as u64, false),
+            Mark::Data if left > 0 => {
+                let len = block_len(offset, run.range.end);
+                (MARK_LEN, len as u64, len)
+            }
+            Mark::Compressed if left > 0 => {
+                inbox.require(stream, MARK_LEN + COMPRESSED_LEN)?;
+                let here = inbox.bytes()[MARK_LEN..].first_chunk().copied().unwrap_or_default();
+                let (data_len, len) = (decode_compressed(here).map_err(invalid)?, block_len(offset, run.range.end));
+                if !(1..len).contains(&data_len) {
+                    return Err(invalid("a compressed block that is no smaller"));
+                }
+                (MARK_LEN + COMPRESSED_LEN, len as u64, data_len)
+            }
             Mark::Hole if left > 0 => {
                 inbox.require(stream, MARK_LEN + HOLE_LEN)?;
                 let len = inbox.bytes()[MARK_LEN..].first_chunk().map_or(0, |len| u64::from_be_bytes(*len));
-                (MARK_LEN + HOLE_LEN, len, true)
+                (MARK_LEN + HOLE_LEN, len, 0)
             }
             _ => return Err(invalid("a mark where it can't be")),
         };
-        let data_len = if is_hole { 0 } else { len as usize };
         inbox.require(stream, head_len + data_len + digest_len)?;
-        let (data, digest) = inbox.bytes()[head_len..].split_at(data_len);
         if take.is_some() && ended == Ended::Same {
             let before = Instant::now();
+            let is_hole = mark == Mark::Hole;
+            let (data, digest) = inbox.buffer[inbox.start + head_len..inbox.end].split_at(data_len);
+            let data = if mark == Mark::Compressed {
+                // Whoever sends that is lying, or the line is: nothing behind it is worth a look.
+                let decompressed = inbox.decompressor.get_or_insert_default().decompress(data, len as usize);
+                decompressed.map_err(|error| invalid(format!("a damaged compressed block: {error}")))?
+            } else {
+                data
+            };
             let at = run.binding.of_block(offset, len, is_hole);
             let is_whole = !is_hole && run.is_whole(offset, len);
             let (expected, value) = run.checksum.seal(at, offset, data, is_whole);
@@ -532,20 +461,5 @@ mod tests {
         assert_eq!(inbox.fill(&mut endless, len_max).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
         inbox.consume(len_max);
         assert_eq!(inbox.buffer.len(), BUFFER_LEN);
-    }
-
-    #[test]
-    fn an_outbox_takes_back_only_what_was_not_written() {
-        let mut outbox = Outbox::default();
-        let mut written = Vec::new();
-        outbox.put(&mut written, b"kept").unwrap();
-        let position = outbox.position();
-        outbox.put(&mut written, b"dropped").unwrap();
-        assert!(outbox.take_back(position));
-        outbox.flush(&mut written).unwrap();
-        assert_eq!(written, b"kept");
-        assert!(!outbox.take_back(position - 1));
-        outbox.put(&mut written, &vec![1; OUTBOX_LEN + 1]).unwrap();
-        assert!(!outbox.take_back(position));
     }
 }

@@ -307,6 +307,8 @@ impl Report<'_> {
             "found_bytes": progress.found_bytes.sum(),
             "found_links": progress.found_links.sum(),
             "repeated_bytes": progress.repeated_bytes.sum(),
+            "wire_bytes": progress.wire_bytes.sum(),
+            "compressed": progress.is_compressed(),
             "seconds": self.elapsed.as_secs_f64(),
             "bytes_per_second": self.bytes_per_second(),
             "connections": progress.connections.sum(),
@@ -343,6 +345,9 @@ impl fmt::Display for Report<'_> {
         match progress.bytes_there() {
             (_, 0) => {}
             (_, resumed) => write!(f, ", {} of them resumed", BinaryBytes(resumed))?,
+        }
+        if progress.is_compressed() {
+            write!(f, ", {} on the wire (compressed)", BinaryBytes(progress.wire_bytes.sum()))?;
         }
         write!(f, " in {:.2} s ({}/s) into {}", self.elapsed.as_secs_f64(), BinaryBytes(self.bytes_per_second()), self.landed)?;
         match progress.excluded.sum() {

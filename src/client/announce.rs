@@ -23,6 +23,7 @@ use super::source::Source;
 use super::talk::{Talk, foreign, out_of_turn};
 use super::trouble::Trouble;
 use super::{NoteDigest, TellPath, leave_out};
+use crate::compress::Level;
 use crate::entry::{Entry, FileMeta, Identity, Kind};
 use crate::limits::{CHUNK_TRIES_MAX, CREATE_FLUSH_LEN, FAILURES_KEPT_MAX, HAVE_BATCH_LEN, HAVE_BATCH_MAX, WINDOW_FRAMES_MAX};
 use crate::net::Stream;
@@ -86,6 +87,8 @@ pub(super) struct Line<'a> {
     lost_since: Option<Instant>,
     /// Where the job lands, in full.
     pub(super) landed: Vec<u8>,
+    /// How content travels compressed, if it does.
+    pub(super) level: Option<Level>,
 }
 
 /// What is not answered yet.
@@ -117,6 +120,7 @@ impl<'a> Announcer<'a> {
             lost: 0,
             lost_since: None,
             landed: Vec::new(),
+            level: None,
         };
         match self.open_session(&mut line) {
             Ok(()) => Ok(line),
@@ -129,6 +133,7 @@ impl<'a> Announcer<'a> {
     fn open_session(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
         let opened = line.talk.open(self.dialer, self.login, self.open)?;
         (line.is_new, line.is_known, line.landed) = (opened.is_new, opened.is_known, opened.landed);
+        line.level = opened.level;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::entry::FileMeta;
 use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLIES_AHEAD_LEN_MAX, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX};
 use crate::net::Stream;
 use crate::path::RemotePath;
-use crate::progress::Waits;
+use crate::progress::{Counter, Progress, Waits};
 use crate::protocol::{Answer, Payload, Reply, Session, Status};
 use crate::pump::{self, Outbox, PumpError, Reading, Run, Times};
 use crate::store::identify;
@@ -30,6 +30,9 @@ pub(super) struct Connection<'a> {
     session: &'a Session,
     wants_subtrees: bool,
     waits: &'a Waits,
+    /// Where bytes that went out are counted, and how many are already.
+    wire_bytes: &'a Counter,
+    counted_bytes: u64,
     outbox: Outbox,
     header: Vec<u8>,
     starting: Starting,
@@ -73,23 +76,25 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// Those of the stream.
     pub(super) fn start(
-        stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, waits: &'a Waits,
+        stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, progress: &'a Progress,
     ) -> io::Result<Self> {
         let mut connection = Self {
             stream,
             session,
             wants_subtrees,
-            waits,
-            outbox: Outbox::default(),
+            waits: &progress.waits,
+            wire_bytes: &progress.wire_bytes,
+            counted_bytes: 0,
+            outbox: Outbox::compressing(session.level()),
             header: Vec::new(),
             starting: Starting::of(0),
             unanswered: VecDeque::new(),
-            window: Window::new(false, &waits.round_trip),
+            window: Window::new(false, &progress.waits.round_trip),
             answer: Vec::new(),
             looked_at: 0,
         };
         connection.starting = Starting::of(session.encode_start(&mut connection.header));
-        connection.window = Window::new(!connection.starting.is_over(), &waits.round_trip);
+        connection.window = Window::new(!connection.starting.is_over(), &progress.waits.round_trip);
         connection.outbox.put(&mut *connection.stream, &connection.header)?;
         connection.outbox.flush(&mut *connection.stream)?;
         Ok(connection)
@@ -208,6 +213,8 @@ impl<'a> Connection<'a> {
         let (working, waiting) = self.outbox.take_writing_times();
         self.waits.sending.add(working);
         self.waits.blocked.add(waiting);
+        let flushed = self.outbox.flushed_bytes();
+        self.wire_bytes.add(flushed - std::mem::replace(&mut self.counted_bytes, flushed));
     }
 
     /// Is it time to look for answers, because more was written since the last look?

@@ -15,7 +15,7 @@ use crate::limits::{ASKED_LEN_MAX, BUFFER_LEN, CONTENT_AHEAD_LEN_MAX, FETCH_AHEA
 use crate::net::Stream;
 use crate::net::pace::Pace;
 use crate::path::RemotePath;
-use crate::progress::{Timer, Waits};
+use crate::progress::{Progress, Waits};
 use crate::protocol::{Payload, Put, Reply, Session, Status, v2};
 use crate::pump::{Inbox, Times};
 use crate::stop::Stop;
@@ -56,6 +56,7 @@ pub(super) struct Fetch<'a> {
     site: Site<'a>,
     wants_subtrees: bool,
     waits: &'a Waits,
+    progress: &'a Progress,
     stop: &'a Stop,
     /// Requests that wait to be sent.
     outbox: Vec<u8>,
@@ -82,7 +83,7 @@ struct Asked {
 struct Paced<'a> {
     stream: &'a mut Stream,
     pace: Option<&'a Arc<Pace>>,
-    waited: &'a Timer,
+    progress: &'a Progress,
     stop: &'a Stop,
 }
 
@@ -95,7 +96,8 @@ impl Read for Paced<'_> {
         let len = self.pace.map_or(bytes.len(), |pace| pace.share(bytes.len()));
         let before = Instant::now();
         let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());
-        self.waited.add(before.elapsed());
+        self.progress.waits.answers.add(before.elapsed());
+        self.progress.wire_bytes.add(*read.as_ref().unwrap_or(&0) as u64);
         if let (Some(pace), Ok(len @ 1..)) = (self.pace, &read) {
             pace.wait(*len);
         }
@@ -109,18 +111,20 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// Those of the stream.
     pub(super) fn start(
-        stream: Registered<'a>, session: &'a Session, site: Site<'a>, wants_subtrees: bool, (waits, stop): (&'a Waits, &'a Stop),
+        stream: Registered<'a>, session: &'a Session, site: Site<'a>, wants_subtrees: bool,
+        (progress, stop): (&'a Progress, &'a Stop),
     ) -> io::Result<Self> {
         let mut fetch = Self {
             stream,
             session,
             site,
             wants_subtrees,
-            waits,
+            waits: &progress.waits,
+            progress,
             stop,
             outbox: Vec::new(),
             starting: Starting::of(0),
-            window: Window::new(true, &waits.round_trip),
+            window: Window::new(true, &progress.waits.round_trip),
             asked: VecDeque::new(),
             asked_len: 0,
             awaited_bytes: 0,
@@ -209,6 +213,7 @@ impl<'a> Fetch<'a> {
                 let filled = self.inbox.fill(&mut *self.stream, 2 * BUFFER_LEN);
                 let waited = before.elapsed();
                 self.waits.answers.add(waited);
+                self.progress.wire_bytes.add(*filled.as_ref().unwrap_or(&0) as u64);
                 self.window.note_answer();
                 // Requests that don't all fit in a socket: what the server writes meanwhile must be taken in.
                 if is_full && self.window.note_full(waited) {
@@ -229,7 +234,7 @@ impl<'a> Fetch<'a> {
                     bytes += asked.chunk.bytes();
                     let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(asked.put.file.identity.size));
                     let mut stream =
-                        Paced { stream: &mut self.stream, pace: self.site.pace, waited: &self.waits.answers, stop: self.stop };
+                        Paced { stream: &mut self.stream, pace: self.site.pace, progress: self.progress, stop: self.stop };
                     let (landing, store) = (self.site.landing, self.site.store);
                     let taker = Taker { landing, store, folders: &mut self.folders };
                     let mut times = Times::default();

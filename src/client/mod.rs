@@ -38,7 +38,7 @@ mod window;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -53,6 +53,7 @@ pub use sign_up::sign_up;
 pub use source::lands_in_itself;
 pub use walk::Look;
 
+use crate::compress::Level;
 use crate::digest::Checksum;
 use crate::limits::{BLOCK_LEN, JOURNALED_LEN_MIN, WRITE_NUMBER_MAX};
 use crate::net;
@@ -131,7 +132,7 @@ impl Target {
     fn session(&self) -> Session {
         match self {
             Self::InPlace(remote) => Session::V1 { prefix: remote.prefix.clone() },
-            Self::Session(open) => Session::V2 { token: open.token, checksum: open.checksum },
+            Self::Session(open) => Session::V2 { token: open.token, checksum: open.checksum, level: None },
         }
     }
 
@@ -287,7 +288,9 @@ fn attempt(
         live: &live,
         stop: &over,
     };
-    let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, live: &control_live, stop };
+    let agreed = OnceLock::new();
+    let live = &control_live;
+    let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, agreed: &agreed, live, stop };
     let ended = thread::scope(|scope| {
         let ended = crew.work(scope, walk, first, &done);
         queue.abort();
@@ -309,6 +312,8 @@ struct Crew<'a> {
     queue: &'a Queue<'a>,
     /// What each worker works with. Its flag is set as well when all is confirmed.
     worker: Worker<'a>,
+    /// What connections say, and how content travels, once that is agreed on.
+    agreed: &'a OnceLock<Session>,
     /// The stream of the control connection, which is needed for longer than the workers'.
     live: &'a Live,
     /// Asked to end?
@@ -346,6 +351,7 @@ impl<'a> Crew<'a> {
             Target::Session(open) => {
                 let announcer = self.announcer(open);
                 let line = announcer.start(first).map_err(|error| interrupted(error, self.is_first))?;
+                self.agree(line.level);
                 if self.is_first {
                     (self.watcher.landing)(Some(&line.landed));
                 }
@@ -400,6 +406,14 @@ impl<'a> Crew<'a> {
         self.worker.live.shut_down();
     }
 
+    /// Content travels compressed like this from here on, if it does.
+    fn agree(&self, level: Option<Level>) {
+        self.agreed.get_or_init(|| self.worker.session.with_level(level));
+        if level.is_some() {
+            self.worker.progress.set_compressed();
+        }
+    }
+
     fn creator(&self, remote: &'a Remote) -> Creator<'a> {
         let Worker { dialer, progress, .. } = self.worker;
         Creator { remote, dialer, queue: self.queue, progress, live: self.live, stop: self.stop }
@@ -447,7 +461,8 @@ impl<'a> Crew<'a> {
     }
 
     fn start_workers<'scope>(&self, scope: &'scope Scope<'scope, 'a>) -> anyhow::Result<()> {
-        let (job, queue, worker) = (self.job, self.queue, self.worker);
+        let (job, queue, session) = (self.job, self.queue, self.agreed.get());
+        let worker = Worker { session: session.unwrap_or(self.worker.session), ..self.worker };
         let thread_num = job.thread_num;
         // A child knows one way to the receiver.
         let Some(program) = job.program.as_ref().filter(|_| worker.progress.routes().is_empty()) else {

@@ -247,6 +247,10 @@ impl Process {
                     note_connections(ticket);
                     continue;
                 }
+                Ending::WentOut => {
+                    progress.wire_bytes.add(ticket.into());
+                    continue;
+                }
                 Ending::Time => {
                     if let Some(timer) = progress.waits.named(&reason) {
                         timer.add(Duration::from_micros(u64::from(ticket)));
@@ -404,6 +408,12 @@ fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcome
     };
     let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
     put(Report::of(connections, Ending::Connections, String::new()));
+    let mut wire_bytes = progress.wire_bytes.take();
+    while wire_bytes > 0 {
+        let some = u32::try_from(wire_bytes).unwrap_or(u32::MAX);
+        put(Report::of(some, Ending::WentOut, String::new()));
+        wire_bytes -= u64::from(some);
+    }
     for (name, time) in progress.waits.take_new() {
         put(Report::of(u32::try_from(time.as_micros()).unwrap_or(u32::MAX), Ending::Time, name.to_owned()));
     }

@@ -16,7 +16,7 @@ use super::live::Live;
 use super::login::Login;
 use super::outcome::{PULL, Taken, Terms, Wait};
 use super::queue::Queue;
-use super::talk::{Talk, out_of_turn};
+use super::talk::{Opened, Talk, out_of_turn};
 use super::trouble::Trouble;
 use super::worker::{Way, Worker};
 use super::{Look, Watcher, chunk_len, leave_out, missing, new_token};
@@ -120,15 +120,18 @@ fn attempt(
     let stream = dial_first(&job.dialer, &PULL, is_first, progress, stop)?;
     let (live, control_live, done, over) = (Live::default(), Live::default(), Stop::new()?, Stop::new()?);
     let mut talk = Talk::over(control_live.register(stream));
-    let (landed, top) = begin(job, open, &mut talk).map_err(|error| interrupted(error, is_first))?;
+    let (Opened { landed, level, .. }, top) = begin(job, open, &mut talk).map_err(|error| interrupted(error, is_first))?;
     job.check_kind(&top.kind)?;
+    if level.is_some() {
+        progress.set_compressed();
+    }
     if is_first {
         (watcher.landing)(Some(&landed));
     }
     let landing = make_landing(job, open)?;
     let is_one_file = matches!(top.kind, ListedKind::File { .. });
     let site = Site { landing: &landing, store: job.store, is_one_file, pace: job.pace.as_ref() };
-    let session = Session::V2 { token: open.token, checksum: open.checksum };
+    let session = Session::V2 { token: open.token, checksum: open.checksum, level: None };
     let length = chunk_len(open.checksum, job.length);
     let look = |path: &RemotePath| look_again(job, &session, site, &control_live, path, &over);
     let terms = Terms {
@@ -219,13 +222,13 @@ fn attempt(
 }
 
 /// Opens the session and looks at what is to be fetched: where that is, and what.
-fn begin(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>) -> anyhow::Result<(Vec<u8>, Listed)> {
+fn begin(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>) -> anyhow::Result<(Opened, Listed)> {
     let broken = |trouble| match trouble {
         Trouble::Fatal(error) => error,
         Trouble::Broken(error) => super::talk::foreign(&job.dialer, true, Some(error.into())).context("nothing was fetched"),
     };
     let opened = talk.open(&job.dialer, &job.login, open).map_err(broken)?;
-    Ok((opened.landed, lister::look(talk, job, &RemotePath::root()).map_err(broken)?))
+    Ok((opened, lister::look(talk, job, &RemotePath::root()).map_err(broken)?))
 }
 
 fn make_landing(job: &Pull<'_>, open: &Open) -> anyhow::Result<Landing> {

@@ -8,6 +8,7 @@ use super::live::Registered;
 use super::login::Login;
 use super::starting::Starting;
 use super::trouble::Trouble;
+use crate::compress::Level;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::dial::Dialer;
 use crate::net::tls::Client;
@@ -31,6 +32,8 @@ pub(super) struct Opened {
     pub(super) is_known: bool,
     /// The folder's path at the receiver, in full.
     pub(super) landed: Vec<u8>,
+    /// How content travels compressed, if it does.
+    pub(super) level: Option<Level>,
 }
 
 impl<'a> Talk<'a> {
@@ -75,15 +78,17 @@ impl<'a> Talk<'a> {
         self.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         self.say(&bytes)?;
         self.flush()?;
-        let deadline = Instant::now() + OPEN_TIMEOUT;
+        let (deadline, mut level) = (Instant::now() + OPEN_TIMEOUT, None);
         let opened = loop {
             if Instant::now() >= deadline {
                 return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
             }
             match self.next_reply(dialer) {
-                Ok(Reply::Welcome { version, .. }) if v2::VERSIONS.contains(&version) => {}
+                Ok(Reply::Welcome { version, features }) if v2::VERSIONS.contains(&version) => {
+                    level = features.level(open.compression);
+                }
                 Ok(Reply::Heartbeat) => {}
-                Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed },
+                Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed, level },
                 Ok(Reply::Refused(why)) => return Err(Trouble::Fatal(Refused(why).into())),
                 Ok(_) => return Err(Trouble::Fatal(foreign(dialer, open.purpose == Purpose::Browse, None))),
                 Err(Trouble::Fatal(error)) => {
@@ -92,6 +97,9 @@ impl<'a> Talk<'a> {
                 Err(Trouble::Broken(error)) => return Err(Trouble::Broken(error)),
             }
         };
+        if open.compression.is_some() && opened.level.is_none() {
+            tracing::warn!("{dialer} knows no compression: content travels as it is");
+        }
         self.stream.handle().limit_waits(dialer.stall())?;
         Ok(opened)
     }

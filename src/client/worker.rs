@@ -300,12 +300,11 @@ impl<'a> Worker<'a> {
             route.connections.add(1);
         }
         let stream = self.live.register(stream);
-        let (session, waits) = (self.session, &self.progress.waits);
+        let (session, progress) = (self.session, self.progress);
         let started = match self.way {
-            Way::Out(_) => {
-                Connection::start(stream, session, self.wants_subtrees, waits).map(|connection| Line::Out(Box::new(connection)))
-            }
-            Way::In(site) => Fetch::start(stream, session, site, self.wants_subtrees, (waits, self.stop))
+            Way::Out(_) => Connection::start(stream, session, self.wants_subtrees, progress)
+                .map(|connection| Line::Out(Box::new(connection))),
+            Way::In(site) => Fetch::start(stream, session, site, self.wants_subtrees, (progress, self.stop))
                 .map(|fetch| Line::In(Box::new(fetch))),
         };
         Ok(started.inspect_err(|error| tracing::debug!("a connection to {} broke: {error}", self.dialer)).ok())

@@ -28,3 +28,6 @@ pub const COMPRESS_SKIP_MAX: u32 = 64;
 /// Bytes of a file above which it is judged by itself. Smaller ones of a connection share what was found of
 /// those before: a folder of pictures is not tried picture by picture.
 pub const COMPRESS_ALONE_LEN_MIN: u64 = 1024 * 1024;
+
+/// The mark of a compressed block, its length and the guard take three bytes more than the mark of another.
+const _: () = assert!(COMPRESS_LEN_MIN / COMPRESS_SAVING > 3);

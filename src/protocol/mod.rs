@@ -12,6 +12,7 @@ pub mod v2;
 
 use std::ops::{Range, RangeInclusive};
 
+use crate::compress::Level;
 use crate::digest::{Binding, Checksum, Digest};
 use crate::entry::{Attributes, Entry, FileMeta, Time};
 use crate::path::{PathError, RemotePath};
@@ -132,6 +133,8 @@ pub struct Open {
     pub is_dry: bool,
     /// What it is for.
     pub purpose: Purpose,
+    /// How content is to be compressed on its way, if the client asks for that.
+    pub compression: Option<Level>,
 }
 
 impl Open {
@@ -147,6 +150,7 @@ impl Open {
             syncs: false,
             is_dry: false,
             purpose,
+            compression: None,
         }
     }
 }
@@ -329,8 +333,14 @@ impl Features {
     /// Blocks may be verified with BLAKE3.
     pub const BLAKE3: Self = Self(1);
 
+    /// Blocks may travel compressed with zstd.
+    pub const ZSTD: Self = Self(2);
+
     /// All that is here.
-    pub const OURS: Self = Self::BLAKE3;
+    pub const OURS: Self = Self(Self::BLAKE3.0 | Self::ZSTD.0);
+
+    /// Where the level stands that a server asks for, and the bits of it.
+    const LEVEL: (u32, u64) = (8, 0x1f);
 
     /// What both have.
     #[must_use]
@@ -342,6 +352,23 @@ impl Features {
     #[must_use]
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The same from a server that asks for compression of this level, where both can do that.
+    #[must_use]
+    pub fn asking(self, level: Option<Level>) -> Self {
+        let (at, _) = Self::LEVEL;
+        let level = level.filter(|_| self.has(Self::ZSTD));
+        Self(self.0 | u64::from(Level::number(level)) << at)
+    }
+
+    /// The level at which content travels compressed, if it does, where a server said this and the client
+    /// asks for `asked`, which goes before what the server asks for.
+    #[must_use]
+    pub fn level(self, asked: Option<Level>) -> Option<Level> {
+        let (at, bits) = Self::LEVEL;
+        let theirs = u8::try_from(self.0 >> at & bits).ok().and_then(Level::of);
+        asked.or(theirs).filter(|_| self.has(Self::ZSTD))
     }
 }
 
@@ -359,6 +386,8 @@ pub enum Session {
         token: Token,
         /// How blocks are verified.
         checksum: Checksum,
+        /// How blocks that are sent are compressed, if they are.
+        level: Option<Level>,
     },
 }
 
@@ -372,6 +401,24 @@ pub enum Payload {
 }
 
 impl Session {
+    /// How blocks that are sent are compressed, if they are.
+    #[must_use]
+    pub fn level(&self) -> Option<Level> {
+        match self {
+            Self::V1 { .. } => None,
+            Self::V2 { level, .. } => *level,
+        }
+    }
+
+    /// The same, with blocks compressed like this.
+    #[must_use]
+    pub fn with_level(&self, level: Option<Level>) -> Self {
+        match self {
+            Self::V1 { .. } => self.clone(),
+            Self::V2 { token, checksum, .. } => Self::V2 { token: *token, checksum: *checksum, level },
+        }
+    }
+
     /// Adds what comes first on a connection; gives the number of replies to it.
     pub fn encode_start(&self, bytes: &mut Vec<u8>) -> usize {
         match self {

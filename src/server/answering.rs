@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::handlers;
 use super::session::Session;
+use crate::compress::Level;
 use crate::limits::{ANSWERS_MAX, ANSWERS_TIME_MAX, SESSION_END_MAX};
 use crate::net::Stream;
 use crate::net::pace::Pace;
@@ -22,6 +23,8 @@ pub(super) struct Answering {
     /// The job that it is read for.
     session: Option<Arc<Session>>,
     answers: Vec<u8>,
+    /// How content is compressed, if it is.
+    level: Option<Level>,
     /// Content on its way, which goes before the answers; made with the first of it.
     outbox: Option<Outbox>,
     /// Did it break within content? What came now would be taken for a part of that.
@@ -39,6 +42,7 @@ impl Answering {
             paces: Vec::new(),
             session: None,
             answers: Vec::new(),
+            level: None,
             outbox: None,
             is_torn: false,
             waiting: 0,
@@ -46,8 +50,10 @@ impl Answering {
         }
     }
 
-    /// From now on it is read for this job, at the rate of all, if there is one, and at its account's.
-    pub(super) fn join(&mut self, session: &Arc<Session>, pace: Option<&Arc<Pace>>) {
+    /// From now on it is read for this job, at the rate of all, if there is one, and at its account's. Content
+    /// goes out compressed at this level, if there is one.
+    pub(super) fn join(&mut self, session: &Arc<Session>, pace: Option<&Arc<Pace>>, level: Option<Level>) {
+        self.level = level;
         self.paces.extend(pace.into_iter().chain(&session.home.pace).cloned());
         session.note_active(Instant::now());
         self.session = Some(Arc::clone(session));
@@ -101,7 +107,7 @@ impl Answering {
         }
         let session = self.session.as_deref();
         let mut outgoing = Outgoing { stream: &mut self.stream, paces: &self.paces, session, over_since: None };
-        let outbox = self.outbox.get_or_insert_default();
+        let outbox = self.outbox.get_or_insert_with(|| Outbox::compressing(self.level));
         let put = outbox.put(&mut outgoing, &self.answers).and_then(|()| put(outbox, &mut outgoing));
         self.answers.clear();
         self.waiting = 0;

@@ -76,6 +76,8 @@ struct Connection<'a> {
     served: Instant,
     /// What it speaks, once that is known.
     dialect: Option<Dialect>,
+    /// What both ends can do.
+    features: Features,
     inbox: Inbox,
     /// Reads from the peer; sends the answers that wait before it waits for more.
     stream: Answering,
@@ -105,6 +107,7 @@ pub(super) fn serve<'a>(stream: Stream, slot: &'a Slot<'a>, shared: Shared<'a>) 
         audit: Audit::new(shared.config.audits, peer, shared.metrics),
         served: Instant::now(),
         dialect: None,
+        features: Features(0),
         inbox: Inbox::default(),
         stream: Answering::new(stream),
     };
@@ -430,7 +433,8 @@ impl<'a> Connection<'a> {
             return Err(Ending::refused(why));
         }
         self.state = State::Greeted;
-        Ok(self.stream.reply(&Reply::Welcome { version, features: features.and(Features::OURS) }))
+        self.features = features.and(Features::OURS).asking(self.shared.config.compression);
+        Ok(self.stream.reply(&Reply::Welcome { version, features: self.features }))
     }
 
     fn open(&mut self, mut open: Open) -> Result<io::Result<()>, Ending> {
@@ -499,7 +503,7 @@ impl<'a> Connection<'a> {
         self.login_by = None;
         self.slot.set_session(&attached.session);
         self.audit.joined(&attached.session);
-        self.stream.join(&attached.session, self.shared.pace);
+        self.stream.join(&attached.session, self.shared.pace, self.features.level(attached.session.open.compression));
         self.folders = attached.session.landing.folders();
         self.state = State::Joined(attached);
         let limited = self.stream.stream.handle().limit_waits(self.shared.config.stall);

@@ -36,6 +36,7 @@ use metrics::{Elsewhere, Metrics};
 use penalties::Penalties;
 use session::Sessions;
 
+use crate::compress::Level;
 use crate::limits::{
     ACCOUNTS_EVERY, CONNECTION_STACK_LEN, CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT_MAX, CONNECTIONS_PER_ADDRESS_MAX,
     DRAIN_DEFAULT, KEEP_INCOMING_DEFAULT, LOGIN_TIMEOUT, LOGIN_TRIES_DEFAULT, SESSIONS_MAX, SESSIONS_PER_ACCOUNT_MAX,
@@ -74,6 +75,8 @@ pub struct Config {
     pub login_tries: u32,
     /// How long a job may do nothing, if there is a limit.
     pub idle: Option<Duration>,
+    /// How it asks those who can do that to compress content, if it does.
+    pub compression: Option<Level>,
     /// Bytes a second to take in and to send at the most, over all connections together.
     pub rate: Option<u64>,
     /// A peer that makes no progress within a frame for this long is given up.
@@ -119,6 +122,7 @@ impl Config {
             login: LOGIN_TIMEOUT,
             login_tries: LOGIN_TRIES_DEFAULT,
             idle: None,
+            compression: None,
             rate: None,
             stall: STALL_DEFAULT,
             drain: DRAIN_DEFAULT,

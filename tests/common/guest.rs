@@ -116,6 +116,7 @@ pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
         syncs: false,
         is_dry: false,
         purpose: Purpose::Bring,
+        compression: None,
     };
     let mut bytes = Vec::new();
     request::encode_open(&mut bytes, &open);

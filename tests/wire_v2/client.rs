@@ -210,6 +210,7 @@ impl Client {
                     (false, (at / block * block + block).min(asked.range.end) - at)
                 }
                 Mark::Hole => (true, u64::from_be_bytes(self.take(8).try_into().unwrap())),
+                Mark::Compressed => panic!("nobody asked for compression"),
             };
             let bytes = self.take(if is_hole { 0 } else { len as usize });
             let is_whole = !is_hole && asked.range == (0..asked.size) && len == asked.size;
@@ -325,6 +326,7 @@ pub(crate) fn open(token: Token) -> Open {
         syncs: false,
         is_dry: false,
         purpose: Purpose::Bring,
+        compression: None,
     }
 }
 
@@ -428,7 +430,7 @@ pub(crate) fn hole(binding: Binding, offset: u64, len: u64) -> Vec<u8> {
     [&[Mark::Hole as u8][..], &len.to_be_bytes(), &seal(binding, offset, len, b"", true)].concat()
 }
 
-fn seal(binding: Binding, offset: u64, len: u64, bytes: &[u8], is_hole: bool) -> Vec<u8> {
+pub(crate) fn seal(binding: Binding, offset: u64, len: u64, bytes: &[u8], is_hole: bool) -> Vec<u8> {
     let (digest, _) = Checksum::Xxh3.seal(binding.of_block(offset, len, is_hole), offset, bytes, false);
     digest[..Checksum::Xxh3.digest_len()].to_vec()
 }

@@ -17,6 +17,7 @@ use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 
 use crate::access::Access;
 use crate::fence::Fence;
+use crate::shared::compress::Compression;
 use crate::{admin, incoming};
 
 const EXAMPLES: &str = "\
@@ -81,6 +82,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) access: Access,
+
+    #[command(flatten)]
+    compression: Compression,
 
     /// How long a sender may make no progress in the middle of something [default: 2m]
     #[arg(long = "stall_timeout", alias = "stall-timeout", value_name = "TIME", value_parser = parse_duration)]
@@ -265,6 +269,7 @@ impl Args {
         self.access.set_up(&mut config);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
         config.audits = self.audit || self.access.accounts.is_some();
+        config.compression = self.compression.level();
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         // It writes to files whose size nobody knows.

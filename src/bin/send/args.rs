@@ -117,6 +117,12 @@ impl Args {
 
 /// The flag, if one was given, that means nothing over protocol v1.
 fn flag_beyond_v1(transfer: &Transfer) -> Option<&'static str> {
-    let flags = [(transfer.dry_run, "--dry_run"), (transfer.manifest.is_some(), "--manifest"), (transfer.fsync, "--fsync")];
+    let compresses = transfer.wire.compression.level().is_some();
+    let flags = [
+        (transfer.dry_run, "--dry_run"),
+        (transfer.manifest.is_some(), "--manifest"),
+        (transfer.fsync, "--fsync"),
+        (compresses, "--compress"),
+    ];
     flags.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
 }

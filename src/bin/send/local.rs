@@ -45,13 +45,17 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
         store.keep_index_below(state_folder.as_deref());
     }
 
+    let mut open = transfer.open(directory.as_os_str().as_bytes())?;
+    if open.compression.take().is_some() {
+        tracing::warn!("--compress is for a receiver elsewhere: nothing is compressed on this machine");
+    }
     let private = private_folder().context("can't make a folder of its own for a socket")?;
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
     let mut job = args.job_to(
         Dialer::to_local(socket, transfer.stall()).with_pace(transfer.wire.pace()),
         Login::Nobody,
-        Target::Session(transfer.open(directory.as_os_str().as_bytes())?),
+        Target::Session(open),
     )?;
     // One process owns what is written.
     job.program = None;

@@ -1,5 +1,6 @@
 //! What `send` and `recv` share: the flags of a transfer, and how one is run.
 
+pub(crate) mod compress;
 pub(crate) mod drive;
 pub(crate) mod manifest;
 pub(crate) mod place;

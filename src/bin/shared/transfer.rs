@@ -145,6 +145,7 @@ impl Transfer {
             keeps_old: self.backup,
             syncs: self.fsync,
             is_dry: self.dry_run,
+            compression: self.wire.compression.level(),
             ..Open::plain(new_token()?, Purpose::Bring)
         })
     }

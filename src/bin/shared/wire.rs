@@ -15,6 +15,8 @@ use parallel_transfer::path::Escaped;
 use parallel_transfer::secret::{Secret, read_bounded};
 use parallel_transfer::ticket::Ticket;
 
+use super::compress::Compression;
+
 /// The variable that a ticket may be in.
 pub(crate) const TICKET_VARIABLE: &str = "PTF_TICKET";
 
@@ -50,6 +52,9 @@ pub(crate) struct Wire {
     /// How each block is verified end to end: xxh3, blake3 or none [default: xxh3]
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     checksum: Option<Algorithm>,
+
+    #[command(flatten)]
+    pub(crate) compression: Compression,
 
     /// Bytes a second to transfer at the most, over all connections together
     #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true)]

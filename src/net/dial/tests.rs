@@ -1,3 +1,5 @@
+//! Which address is dialled, and which receiver is taken.
+
 use super::*;
 use crate::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
 use crate::net::Listener;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::frame::{self, Fields, put_long, put_run, put_short, put_text, put_word};
 use super::reply::{decode_wanted, put_wanted};
 use super::request::{decode_put, put_put};
+use crate::compress::Level;
 use crate::digest::Checksum;
 use crate::entry::FileMeta;
 use crate::limits::{ADDRESSES_MAX, REASON_LEN_MAX, SUBTREES_MAX};
@@ -131,6 +132,8 @@ pub enum Ending {
     Wanted = 12,
     /// Of no task: the receiver wants no connection of this job.
     TurnedAway = 13,
+    /// Of no task: the ticket is a number of bytes that went out.
+    WentOut = 14,
 }
 
 impl Ending {
@@ -150,6 +153,7 @@ impl Ending {
             Self::Time,
             Self::Wanted,
             Self::TurnedAway,
+            Self::WentOut,
         ]
         .into_iter()
         .find(|ending| *ending as u8 == code)
@@ -208,6 +212,7 @@ fn decode_session(fields: &mut Fields<'_>) -> Result<Session, Error> {
         2 => Session::V2 {
             token: Token(fields.array()?),
             checksum: Checksum::from_code(fields.byte()?).ok_or(Error::Malformed("checksum"))?,
+            level: Level::of(fields.byte()?),
         },
         _ => return Err(Error::Malformed("session")),
     })
@@ -262,10 +267,11 @@ fn put_setup(body: &mut Vec<u8>, setup: &Setup) {
             body.push(1);
             put_run(body, prefix);
         }
-        Session::V2 { token, checksum } => {
+        Session::V2 { token, checksum, level } => {
             body.push(2);
             body.extend_from_slice(&token.0);
             body.push(checksum.code());
+            body.push(Level::number(*level));
         }
     }
     body.push(u8::from(setup.host_key.is_some()));
@@ -300,7 +306,7 @@ mod tests {
         };
         vec![
             setup(Session::V1 { prefix: b"/in/".to_vec() }, None),
-            setup(Session::V2 { token: Token([5; 32]), checksum: Checksum::Blake3 }, Some([6; 32])),
+            setup(Session::V2 { token: Token([5; 32]), checksum: Checksum::Blake3, level: Level::of(19) }, Some([6; 32])),
             Frame::Task(Task {
                 ticket: 7,
                 alone: true,

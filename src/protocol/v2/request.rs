@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::frame::{self, Fields, put_long, put_run, put_short, put_word};
+use crate::compress::Level;
 use crate::digest::{Binding, Checksum};
 use crate::entry::{Attributes, Entry, FileMeta, Identity, Kind, Time};
 use crate::limits::{
@@ -42,6 +43,9 @@ const SYNC: u16 = 2;
 const DRY: u16 = 4;
 const BROWSE: u16 = 8;
 const PASS_ON: u16 = 16;
+
+/// Where the level of compression stands among them, and the bits of it.
+const LEVEL: (u32, u16) = (8, 0x1f);
 
 const ITSELF: u8 = 1;
 
@@ -115,7 +119,17 @@ fn decode_open(fields: &mut Fields<'_>) -> Result<Open, Error> {
         (false, true) => Purpose::Relay,
         (true, true) => return Err(Error::Malformed("purpose of a session")),
     };
-    Ok(Open { token, keeps_old: has(KEEP_OLD), syncs: has(SYNC), is_dry: has(DRY), purpose, checksum, directory, credential })
+    Ok(Open {
+        token,
+        keeps_old: has(KEEP_OLD),
+        syncs: has(SYNC),
+        is_dry: has(DRY),
+        purpose,
+        compression: u8::try_from(flags >> LEVEL.0 & LEVEL.1).ok().and_then(Level::of),
+        checksum,
+        directory,
+        credential,
+    })
 }
 
 fn decode_user(fields: &mut Fields<'_>) -> Result<Vec<u8>, Error> {
@@ -260,7 +274,8 @@ pub fn encode_open(bytes: &mut Vec<u8>, open: &Open) {
         };
         let flags = [(open.keeps_old, KEEP_OLD), (open.syncs, SYNC), (open.is_dry, DRY)];
         let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(purpose, |all, (_, flag)| all | flag);
-        put_short(body, usize::from(flags));
+        let level = u16::from(Level::number(open.compression)) << LEVEL.0;
+        put_short(body, usize::from(flags | level));
         body.push(open.checksum.code());
         put_run(body, &open.directory);
         match &open.credential {

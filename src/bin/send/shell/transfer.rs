@@ -179,6 +179,7 @@ fn open(shell: &Shell, directory: &RemotePath) -> anyhow::Result<Open> {
         // Below the root, whatever the root is called.
         directory: directory.as_bytes().to_vec(),
         checksum: shell.args.wire.checksum(false)?,
+        compression: shell.args.wire.compression.level(),
         ..Open::plain(new_token()?, Purpose::Bring)
     })
 }
