@@ -74,7 +74,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const KNOW_V1: &[&str] = &["client/create.rs", "client/mod.rs", "server/connection.rs"];
 
 /// Who may start threads.
-const START_THREADS: &[&str] = &["client/grow.rs", "client/process.rs", "server/finish.rs", "server/mod.rs"];
+const START_THREADS: &[&str] =
+    &["client/grow.rs", "client/mod.rs", "client/process.rs", "client/pull.rs", "server/finish.rs", "server/mod.rs"];
 
 /// Lines of a file of the program, and of a file of tests, which is a table of cases.
 const LINES_MAX: (usize, usize) = (600, 900);
