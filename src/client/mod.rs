@@ -25,6 +25,7 @@ mod plan;
 mod process;
 mod pull;
 mod queue;
+mod ready;
 mod refusals;
 mod relay;
 mod sign_up;
@@ -55,7 +56,7 @@ pub use walk::Look;
 
 use crate::compress::Level;
 use crate::digest::Checksum;
-use crate::limits::{BLOCK_LEN, JOURNALED_LEN_MIN, WRITE_NUMBER_MAX};
+use crate::limits::{BLOCK_LEN, JOURNALED_LEN_MIN, READY_NUM_MAX, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
 use crate::net::tls::Client;
@@ -72,6 +73,7 @@ use live::Live;
 use outcome::{PUSH, Taken, Terms, Wait};
 use process::Process;
 use queue::Queue;
+use ready::Ready;
 use source::Source;
 use walk::Walk;
 use worker::{Way, Worker};
@@ -255,7 +257,6 @@ fn attempt(
     if let Target::InPlace(_) = target {
         (watcher.landing)(None);
     }
-    let first = dial_first(&job.dialer, &PUSH, is_first, progress, stop)?;
     let session = target.session();
     let look = |path: &RemotePath| walk::look_again(&source, &job.look, path, progress);
     let terms = Terms {
@@ -275,12 +276,14 @@ fn attempt(
         Wait::No => queue.try_take(holder),
     };
     let report = |outcomes| queue.settle(outcomes);
+    let (ready, connected) = (Ready::to(&job.dialer), Stop::new()?);
     let worker = Worker {
         way: Way::Out(&source),
         session: &session,
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
         route: None,
+        ready: Some(&ready),
         holder: 0,
         take: &take,
         report: &report,
@@ -291,12 +294,19 @@ fn attempt(
     let agreed = OnceLock::new();
     let live = &control_live;
     let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, agreed: &agreed, live, stop };
-    let ended = thread::scope(|scope| {
-        let ended = crew.work(scope, walk, first, &done);
+    let ended = thread::scope(|scope| -> anyhow::Result<_> {
+        let (ready, over, connected) = (&ready, &over, &connected);
+        for number in 0..crew.number_ahead() {
+            named(scope, &format!("r{number}"), || ready.dial(connected, over))?;
+        }
+        let first = dial_first(&job.dialer, &PUSH, is_first, progress, stop);
+        connected.ask();
+        let ended = first.map(|first| crew.work(scope, walk, first, &done));
         queue.abort();
+        over.ask();
         done.ask();
         ended
-    });
+    })?;
     anyhow::ensure!(!stop.is_asked(), "stopped{}", missing(&queue, progress));
     crew.conclude(ended)
 }
@@ -400,6 +410,16 @@ impl<'a> Crew<'a> {
         Ok(last_word)
     }
 
+    /// Connections that are worth dialling before it is known how much there is to do.
+    fn number_ahead(&self) -> usize {
+        let is_usual = matches!(self.target, Target::Session(_)) && !self.job.dialer.has_routes() && !self.job.dialer.is_local();
+        match self.source {
+            _ if !is_usual => 0,
+            Source::File(_) => 1,
+            Source::Tree(_) => self.job.thread_num.saturating_mul(self.job.process_num).min(READY_NUM_MAX),
+        }
+    }
+
     /// Ends all workers of this process, whatever they hold.
     fn end_workers(&self) {
         self.worker.stop.ask();
@@ -464,8 +484,10 @@ impl<'a> Crew<'a> {
         let (job, queue, session) = (self.job, self.queue, self.agreed.get());
         let worker = Worker { session: session.unwrap_or(self.worker.session), ..self.worker };
         let thread_num = job.thread_num;
-        // A child knows one way to the receiver.
-        let Some(program) = job.program.as_ref().filter(|_| worker.progress.routes().is_empty()) else {
+        // A child knows one way to the receiver; and where that is long, it would be there too late for small files, and
+        // processors are not what is waited for.
+        let is_near = worker.progress.routes().is_empty() && worker.ready.is_none_or(|ready| !ready.is_long());
+        let Some(program) = job.program.as_ref().filter(|_| is_near) else {
             return start_workers(scope, queue, worker, (thread_num.saturating_mul(job.process_num), 1), |_| Ok(()));
         };
         start_workers(scope, queue, worker, (thread_num, job.process_num), |number| {

@@ -355,6 +355,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
         wants_subtrees: setup.wants_subtrees,
         dialer: &dialer,
         route: None,
+        ready: None,
         holder: 0,
         take: &take,
         report: &report,

@@ -155,6 +155,7 @@ fn attempt(
         wants_subtrees: watcher.digest.is_some(),
         dialer: &job.dialer,
         route: None,
+        ready: None,
         holder: 0,
         take: &take,
         report: &report,
@@ -162,8 +163,7 @@ fn attempt(
         live: &live,
         stop: &over,
     };
-    let part_len = length.min(JOURNALED_LEN_MIN);
-    let (digest, dry) = (watcher.digest, watcher.dry);
+    let (part_len, digest, dry) = (length.min(JOURNALED_LEN_MIN), watcher.digest, watcher.dry);
     let lister = Lister { job, site, queue: &queue, progress, stop, part_len, digest, dry };
     let ended = thread::scope(|scope| {
         named(scope, "watch", || {

@@ -11,6 +11,7 @@ use super::flight::Holder;
 use super::live::Live;
 use super::outcome::{GaveUp, Outcome, PULL, PUSH, Taken, Wait};
 use super::plan::{Chunk, Sending};
+use super::ready::Ready;
 use super::source::Source;
 use crate::limits::{BACKOFF_MAX, ROUTE_BREAKS_MAX};
 use crate::net;
@@ -32,6 +33,8 @@ pub(super) struct Worker<'a> {
     pub(super) dialer: &'a Dialer,
     /// How that route fares, where there are several.
     pub(super) route: Option<&'a Route>,
+    /// Connections that were dialled ahead.
+    pub(super) ready: Option<&'a Ready<'a>>,
     /// Who takes chunks.
     pub(super) holder: Holder,
     /// Where chunks come from.
@@ -294,7 +297,11 @@ impl<'a> Worker<'a> {
 
     /// A new connection; none if it broke as soon as it was there.
     fn connect(&self, is_patient: bool) -> Result<Option<Line<'a>>, DialError> {
-        let stream = if is_patient { self.dialer.dial_patiently(self.stop)? } else { self.dialer.dial(self.stop)? };
+        let stream = match self.ready.and_then(Ready::take) {
+            Some(stream) => stream,
+            None if is_patient => self.dialer.dial_patiently(self.stop)?,
+            None => self.dialer.dial(self.stop)?,
+        };
         self.progress.connections.add(1);
         if let Some(route) = self.route {
             route.connections.add(1);

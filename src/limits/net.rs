@@ -84,6 +84,17 @@ pub const RELAY_BUFFER_LEN: usize = 64 * 1024;
 /// Relays that a connection may pass through.
 pub const RELAYS_IN_A_ROW_MAX: usize = 4;
 
+/// How long the first connection may take until the path counts as a long one, on which others are dialled ahead of the
+/// work: a handshake on one machine takes a fifth of it.
+pub const READY_AFTER: Duration = Duration::from_millis(10);
+
+/// Connections that are dialled so at the most.
+pub const READY_NUM_MAX: usize = 8;
+
+/// How old such a connection may be when it is used first: receivers wait for twice as long until one joins a job, see
+/// [`LOGIN_TIMEOUT`](super::LOGIN_TIMEOUT).
+pub const READY_MAX: Duration = Duration::from_secs(5);
+
 /// How long a chunk should take on a route among several: what is left of the last ones when the others are done is
 /// waited for, and what a route that dies holds is sent again.
 pub const ROUTE_CHUNK_TIME: Duration = Duration::from_millis(500);

@@ -1,0 +1,83 @@
+//! Connections that are dialled while the session is being opened. On a long path the workers' own would be there two
+//! round trips after it; on a short one that is no time, and each is dialled when there is work for it.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::limits::{READY_AFTER, READY_MAX};
+use crate::net::Stream;
+use crate::net::dial::Dialer;
+use crate::stop::Stop;
+
+/// Streams that no worker has yet.
+#[derive(Debug)]
+pub(super) struct Ready<'a> {
+    dialer: &'a Dialer,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    is_long: bool,
+    dialling: usize,
+    streams: Vec<(Instant, Stream)>,
+}
+
+/// How long to wait for one that is dialled between two looks at whether it still is.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl<'a> Ready<'a> {
+    /// None, to this receiver.
+    #[must_use]
+    pub(super) fn to(dialer: &'a Dialer) -> Self {
+        Self { dialer, state: Mutex::default(), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Dials one, unless the path is short: then `connected` is asked soon, for the first connection is there.
+    pub(super) fn dial(&self, connected: &Stop, stop: &Stop) {
+        if connected.wait(READY_AFTER) {
+            return;
+        }
+        let mut state = self.lock();
+        state.is_long = true;
+        state.dialling += 1;
+        drop(state);
+        let dialled = self.dialer.dial(stop);
+        let mut state = self.lock();
+        state.dialling -= 1;
+        match dialled {
+            Ok(stream) => state.streams.push((Instant::now(), stream)),
+            // Whoever dials for itself hears why.
+            Err(error) => tracing::debug!("no connection ahead of the work: {error}"),
+        }
+        self.changed.notify_all();
+    }
+
+    /// Is the path a long one?
+    #[must_use]
+    pub(super) fn is_long(&self) -> bool {
+        self.lock().is_long
+    }
+
+    /// Takes one that is there, or will be sooner than one that is dialled now.
+    pub(super) fn take(&self) -> Option<Stream> {
+        let mut state = self.lock();
+        loop {
+            while let Some((since, stream)) = state.streams.pop() {
+                // A receiver cuts off who says nothing.
+                if since.elapsed() < READY_MAX {
+                    return Some(stream);
+                }
+            }
+            if state.dialling == 0 {
+                return None;
+            }
+            state = self.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
