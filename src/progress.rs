@@ -237,6 +237,8 @@ pub struct Progress {
     pub lost_connections: Counter,
     /// Processes that worked, the first one included.
     pub processes: Counter,
+    /// The congestion control that was changed to, if it was.
+    pub congestion: OnceLock<&'static str>,
     routes: OnceLock<Vec<Route>>,
     failures: Mutex<Failures>,
 }

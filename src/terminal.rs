@@ -228,6 +228,8 @@ pub struct Report<'a> {
     pub landed: &'a str,
     /// The protocol that was spoken.
     pub protocol: &'a str,
+    /// The congestion control that it was sent with, where one was asked for.
+    pub congestion: Option<String>,
     /// What was done.
     pub progress: &'a Progress,
     /// How long it took.
@@ -294,6 +296,7 @@ impl Report<'_> {
             "error": self.error,
             "landed": self.landed,
             "protocol": self.protocol,
+            "congestion": self.congestion,
             "files": progress.done_files.sum(),
             "unchanged_files": progress.unchanged(),
             "excluded": progress.excluded.sum(),

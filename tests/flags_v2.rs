@@ -232,12 +232,32 @@ fn a_congestion_control_is_used_or_named() {
             println!("SKIPPED: {name} is not to be had from this kernel");
             continue;
         }
-        Ended::of(&mut send_to(recv.port, source.path(), name, &["--congestion", name])).expect(0);
+        let ended = Ended::of(&mut send_to(recv.port, source.path(), name, &["--congestion", name])).expect(0);
         assert_same(source.path(), &recv.path(name));
+        assert_eq!(ended.json["congestion"], name);
+        let _recv = Recv::start_with(&recv.root, &["--congestion", name]);
+    }
+    // Nothing is lost on the way to oneself.
+    let usual = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    for (flags, used) in [(&["--congestion", "auto"][..], usual.trim().into()), (&[], serde_json::Value::Null)] {
+        let ended = Ended::of(&mut send_to(recv.port, source.path(), "auto", flags)).expect(0);
+        assert_eq!(ended.json["congestion"], used, "{flags:?}");
     }
     let ended = Ended::of(&mut send_to(recv.port, source.path(), "in", &["--congestion", "nonsense"]));
     assert!(matches!(ended.code, Some(1 | 2)) && ended.said.contains("nonsense"), "{:?} {}", ended.code, ended.said);
     assert!(!recv.path("in").exists());
+}
+
+// E10
+#[test]
+fn a_receiver_names_the_congestion_control_that_it_can_not_use() {
+    let root = temp_dir();
+    for (name, code, why) in [("nonsense", 1, "there is"), ("auto", 2, "for those who connect")] {
+        let output = run(recv_command().args(["--port", "0", "--congestion", name, "--root"]).arg(root.path()));
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(name) && said.contains(why), "{said}");
+    }
 }
 
 // F01

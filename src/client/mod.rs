@@ -533,7 +533,7 @@ fn setup(job: &Job, source: &Source, worker: &Worker<'_>) -> Setup {
         retry_ms: milliseconds(job.dialer.retry_for()),
         session: worker.session.clone(),
         host_key: job.dialer.tls().and_then(Client::seen).map(|seen| *seen.fingerprint.as_bytes()),
-        congestion: job.dialer.congestion().unwrap_or_default().to_owned(),
+        congestion: job.dialer.congestion().map(|congestion| congestion.name().to_owned()).unwrap_or_default(),
         wants_subtrees: worker.wants_subtrees,
         is_tree,
         source: path.as_os_str().as_bytes().to_vec(),

@@ -25,6 +25,7 @@ use super::source::Source;
 use super::window::Window;
 use super::worker::{Way, Worker};
 use crate::limits::{CHILD_CHUNKS_GROWN_MAX, CHILD_CHUNKS_MAX, CHILD_END_MAX, FRAME_LEN_MAX, PIPE_WRITE_LEN, WINDOW_FRAMES_MAX};
+use crate::net::congestion::Congestion;
 use crate::net::dial::Dialer;
 use crate::net::tls::{Client, Fingerprint};
 use crate::progress::Progress;
@@ -325,7 +326,7 @@ pub fn serve_parent(input: &mut impl io::Read, output: impl io::Write + Send) ->
     let source = if setup.is_tree { Source::tree(path).context("can't open the source")? } else { Source::File(path) };
     let (stall, retry_for) = (Duration::from_millis(setup.stall_ms), Duration::from_millis(setup.retry_ms));
     let tls = setup.host_key.map(|key| Client::pinned(Fingerprint::from_bytes(key))).transpose()?;
-    let congestion = Some(setup.congestion).filter(|name| !name.is_empty());
+    let congestion = Some(setup.congestion).filter(|name| !name.is_empty()).map(|name| Arc::new(Congestion::named(&name)));
     let dialer = Dialer::to_addresses(setup.addresses, stall, retry_for).with_tls(tls).with_congestion(congestion);
     let (progress, live, stop) = (Progress::default(), Live::default(), Stop::new()?);
     let (give, chunks) = crossbeam_channel::bounded(CHILD_CHUNKS_GROWN_MAX);

@@ -15,6 +15,7 @@ use super::ready::Ready;
 use super::source::Source;
 use crate::limits::{BACKOFF_MAX, ROUTE_BREAKS_MAX};
 use crate::net;
+use crate::net::congestion::Congestion;
 use crate::net::dial::{DialError, Dialer, backoff};
 use crate::progress::{Progress, Route};
 use crate::protocol::Session;
@@ -335,6 +336,9 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// The receiver wants no more connections of this job.
     fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> Result<bool, GaveUp> {
+        if let Some(changed) = self.dialer.congestion().and_then(Congestion::look) {
+            let _ = self.progress.congestion.set(changed);
+        }
         match result {
             Ok(0) => Ok(true),
             Ok(_) => {

@@ -1,4 +1,5 @@
-//! Bounds of what is found out while a job runs: how far a connection is ahead of its answers.
+//! Bounds of what is found out while a job runs: how far a connection is ahead of its answers, which paths
+//! lose segments.
 
 use std::time::Duration;
 
@@ -27,6 +28,19 @@ pub const CONTENT_AHEAD_LEN_MAX: usize = 5 * 1024 * 1024;
 
 /// Bytes around the content of a range: a reply, marks, digests, and a record of TLS.
 pub const CONTENT_COST_MAX: usize = 192;
+
+/// A round trip of a path on which a lost segment costs much: the usual congestion controls send half as fast
+/// after one, and take many round trips to come back.
+pub const LOSS_TRIP_MIN: Duration = Duration::from_millis(10);
+
+/// Segments sent again that may have had any reason.
+pub const LOSS_SEGMENTS_MIN: u64 = 8;
+
+/// Of ten thousand segments so many sent again are a lossy path: at 50 ms a connection does 2 MB/s then.
+pub const LOSS_TEN_THOUSANDTHS_MIN: u64 = 3;
+
+/// How often a path is looked at for losses.
+pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Bytes that are taken in at once meanwhile.
 pub const AHEAD_READ_LEN: usize = 64 * 1024;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::congestion::Congestion;
 use super::host::HostPort;
 use super::pace::Pace;
 use super::tls::{Client, Refusal, TlsError};
@@ -27,7 +28,7 @@ pub struct Dialer {
     stall: Duration,
     retry_for: Duration,
     pace: Option<Arc<Pace>>,
-    congestion: Option<String>,
+    congestion: Option<Arc<Congestion>>,
     /// The address that answered last is asked first.
     preferred: AtomicUsize,
     /// Whom to trust, where streams are encrypted.
@@ -291,13 +292,13 @@ impl Dialer {
 
     /// The same dialer, for whose streams the kernel is asked for this congestion control.
     #[must_use]
-    pub fn with_congestion(self, congestion: Option<String>) -> Self {
+    pub fn with_congestion(self, congestion: Option<Arc<Congestion>>) -> Self {
         Self { congestion, ..self }
     }
 
     /// The congestion control that the kernel is asked for.
     #[must_use]
-    pub fn congestion(&self) -> Option<&str> {
+    pub fn congestion(&self) -> Option<&Congestion> {
         self.routes()[0].congestion.as_deref()
     }
 
@@ -413,8 +414,8 @@ impl Dialer {
 
     fn connect(&self, address: SocketAddr, stop: &Stop) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if let Some(name) = &self.congestion {
-            socket.set_tcp_congestion(name.as_bytes()).map_err(|error| no_congestion_control(name, &error))?;
+        if let Some(congestion) = &self.congestion {
+            congestion.prepare(&socket)?;
         }
         let not_there =
             |bind: &Bind, error: &io::Error| io::Error::new(error.kind(), format!("can't start from {bind}: {error}"));
@@ -430,8 +431,14 @@ impl Dialer {
                 socket.bind_device(Some(name.as_bytes())).map_err(|error| not_there(bind, &error))?;
             }
         }
-        connect_until(&socket, address, Instant::now() + DIAL_TIMEOUT, stop)?;
-        Stream::new(socket, self.stall, true)
+        let before = Instant::now();
+        connect_until(&socket, address, before + DIAL_TIMEOUT, stop)?;
+        let took = before.elapsed();
+        let stream = Stream::new(socket, self.stall, true)?;
+        if let Some(congestion) = &self.congestion {
+            congestion.note(stream.handle(), took);
+        }
+        Ok(stream)
     }
 
     fn encrypt(&self, mut stream: Stream, stop: &Stop, address: impl FnOnce() -> String) -> Result<Stream, DialError> {
@@ -496,17 +503,6 @@ fn connect_until(socket: &Socket, address: SocketAddr, deadline: Instant, stop: 
 #[must_use]
 pub fn backoff(failures: u32) -> Duration {
     BACKOFF_MIN.saturating_mul(1 << failures.min(8)).min(BACKOFF_MAX)
-}
-
-/// Says what there is instead.
-fn no_congestion_control(name: &str, error: &io::Error) -> io::Error {
-    let (act, list) = match error.kind() {
-        io::ErrorKind::PermissionDenied => ("this user may not use", "tcp_allowed_congestion_control"),
-        _ => ("this machine does not have", "tcp_available_congestion_control"),
-    };
-    let there = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{list}")).unwrap_or_default();
-    let there = there.split_whitespace().collect::<Vec<_>>().join(", ");
-    io::Error::new(error.kind(), format!("{act} congestion control {name:?} ({error}); there is {there}"))
 }
 
 impl fmt::Display for Dialer {

@@ -1,6 +1,7 @@
 //! Sockets: streams, listeners and their options. Knows nothing of what travels through them.
 
 mod ahead;
+pub mod congestion;
 pub mod dial;
 pub mod host;
 pub mod host_key;
@@ -133,6 +134,18 @@ impl Listener {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         Ok(Self::Unix(listener))
+    }
+
+    /// Has the streams that come use this congestion control.
+    ///
+    /// # Errors
+    /// The system does not have it, or this user may not use it; there is none for a local one.
+    pub fn set_congestion(&self, name: &str) -> io::Result<()> {
+        match self {
+            // What is accepted has what listened had.
+            Self::Tcp(listener) => congestion::set(&SockRef::from(listener), name),
+            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Where it listens; `None` for a local one.

@@ -22,6 +22,10 @@ use crate::stop::Stop;
 pub struct Handle(pub(super) Arc<Socket>);
 
 impl Handle {
+    pub(super) fn socket(&self) -> &Arc<Socket> {
+        &self.0
+    }
+
     /// From now on a read or a write fails that makes no progress for `stall`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen, parse_size};
 use parallel_transfer::limits::{LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
+use parallel_transfer::net::congestion::AUTO;
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet, Terms};
@@ -118,6 +119,10 @@ pub(crate) struct Args {
     #[arg(long = "log_file", alias = "log-file", value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
 
+    /// The kernel's congestion control to send with, such as cubic or bbr [default: the system's]
+    #[arg(long, value_name = "NAME", value_parser = parse_congestion)]
+    congestion: Option<String>,
+
     /// For how many days such files are kept
     #[arg(long = "log_keep", alias = "log-keep", value_name = "DAYS", default_value_t = LOG_KEEP_DAYS_DEFAULT,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(LOG_KEEP_DAYS_MAX)))]
@@ -199,6 +204,7 @@ pub(crate) const FIXED: &[&str] = &[
     "signup_files",
     "bwlimit",
     "bwlimit_account",
+    "congestion",
 ];
 
 impl Args {
@@ -218,6 +224,12 @@ impl Args {
             tracing::warn!("--port, --addr and --ip_ver don't count: a socket was passed by the service manager");
         }
         Ok(passed)
+    }
+
+    /// Has those who come served with the congestion control that was asked for.
+    pub(crate) fn set_congestion(&self, listener: &Listener) -> anyhow::Result<()> {
+        let set = self.congestion.as_ref().map(|name| listener.set_congestion(name));
+        set.unwrap_or(Ok(())).context("can't do as --congestion says")
     }
 
     /// The folders that this process needs, if it is to be kept to them.
@@ -312,6 +324,14 @@ impl Args {
 /// Where receivers of this user keep what they must remember; none where there is no home.
 pub(crate) fn default_state_dir() -> Option<PathBuf> {
     folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state")
+}
+
+/// The name of a congestion control.
+fn parse_congestion(text: &str) -> Result<String, String> {
+    match text {
+        AUTO => Err(format!("'{AUTO}' is for those who connect: name one, or leave this out for the system's")),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// A network, or one address.

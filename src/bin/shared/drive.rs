@@ -50,7 +50,9 @@ pub(crate) fn run(
     };
     let error = error.map(|error| format!("{error:#}"));
     let protocol = transfer.wire.protocol.name();
-    let report = Report { verdict, error, landed: &landed, protocol, progress: &progress, elapsed: started.elapsed() };
+    let congestion = transfer.wire.congestion(progress.congestion.get().copied());
+    let elapsed = started.elapsed();
+    let report = Report { verdict, error, landed: &landed, protocol, congestion, progress: &progress, elapsed };
     report.print(transfer.json, transfer.loudness());
     ExitCode::from(verdict.code())
 }

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use parallel_transfer::digest::Checksum;
 use parallel_transfer::flags::{folder_of_user, parse_size};
 use parallel_transfer::limits::TICKET_LEN_MAX;
+use parallel_transfer::net::congestion::{self, Congestion};
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::net::pace::Pace;
 use parallel_transfer::net::tls::{Client, Fingerprint};
@@ -60,7 +61,8 @@ pub(crate) struct Wire {
     #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true)]
     pub(crate) bwlimit: Option<u64>,
 
-    /// The kernel's congestion control to use, such as cubic or bbr [default: the system's]
+    /// The kernel's congestion control to send with, such as cubic or bbr; 'auto' changes to bbr once segments are lost
+    /// on a long path [default: the system's]
     #[arg(long, value_name = "NAME")]
     congestion: Option<String>,
 }
@@ -125,6 +127,13 @@ impl Wire {
         flags.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
     }
 
+    /// The congestion control that streams had at the end, where one was asked for; `changed` is what was changed to.
+    pub(crate) fn congestion(&self, changed: Option<&str>) -> Option<String> {
+        let asked = self.congestion.as_deref()?;
+        let chosen = || changed.map_or_else(congestion::system_default, str::to_owned);
+        Some(if asked == congestion::AUTO { chosen() } else { asked.to_owned() })
+    }
+
     /// The rate that all connections share, if there is one.
     pub(crate) fn pace(&self) -> Option<Arc<Pace>> {
         self.bwlimit.map(|rate| Arc::new(Pace::new(rate)))
@@ -132,7 +141,7 @@ impl Wire {
 
     /// Adds to a dialer that connects itself how its streams are to be, but for whom they trust.
     pub(crate) fn dress(&self, dialer: Dialer, pace: Option<Arc<Pace>>) -> Dialer {
-        dialer.with_pace(pace).with_congestion(self.congestion.clone())
+        dialer.with_pace(pace).with_congestion(self.congestion.as_deref().map(|name| Arc::new(Congestion::named(name))))
     }
 
     /// Whom the receiver, which the user calls `host`, has to be; none where nothing is encrypted.
