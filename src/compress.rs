@@ -269,6 +269,17 @@ mod tests {
         assert_eq!(decompressor.decompress(&frame, 1000).unwrap(), block, "what was refused leaves nothing behind");
     }
 
+    #[test]
+    fn a_connection_needs_little_memory_at_any_level() {
+        let text: Vec<u8> = noise(BLOCK_LEN).into_iter().map(|byte| b'a' + byte % 16).collect();
+        for (number, kib_max) in [(COMPRESS_LEVEL_DEFAULT, 800), (COMPRESS_LEVEL_MAX, 2048)] {
+            let mut compressor = Compressor::new(Level::of(number).unwrap()).unwrap();
+            assert!(compressor.compress(&text).is_some());
+            let kib = compressor.zstd.context_mut().sizeof() / 1024;
+            assert!(kib <= kib_max, "level {number}: {kib} KiB");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_the_level_a_block_comes_back(

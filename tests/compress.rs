@@ -189,14 +189,14 @@ fn noise_grows_by_less_than_a_hundredth_and_is_hardly_tried() {
 #[test]
 fn the_level_is_that_of_whoever_asks_and_the_clients_where_both_do() {
     let source = temp_dir();
-    write(&source.path().join("text"), words(1_500_000, 1));
+    write(&source.path().join("text"), words(400_000, 1));
     let level = |number| [&ZSTD[..], &["--compress_level", number]].concat();
     for is_push in [true, false] {
         let wire =
             |recv_flags: &[&str], flags: &[&str]| transfer(source.path(), is_push, recv_flags, &[flags, &ONE].concat()).wire;
         let (fast, small) = (wire(&[], &level("1")), wire(&[], &level("19")));
         assert!(small < fast - fast / 20, "push {is_push}: level 1 {fast}, level 19 {small}");
-        let is_near = |one: u64, other: u64| one.abs_diff(other) < other / 200;
+        let is_near = |one: u64, other: u64| one.abs_diff(other) < other / 100;
         assert!(is_near(wire(&level("19"), &[]), small), "push {is_push}: the receiver's level");
         assert!(is_near(wire(&level("19"), &level("1")), fast), "push {is_push}: the client's level");
     }
@@ -260,7 +260,6 @@ fn a_configuration_file_asks_as_the_flags_do() {
     assert!(ended.number("wire_bytes") < 500_000, "{}", ended.json);
 }
 
-/// Half of it has come when the sender is killed.
 // E07
 #[test]
 fn an_interrupted_run_is_gone_on_with() {
@@ -427,11 +426,11 @@ fn a_receiver_takes_no_compressed_block_that_is_none() {
         assert!(before.is_empty() && said.contains(why), "{name}: '{why}' is not in '{said}', after {before:?}");
         assert!(!yard.root().join("in/x").exists(), "{name}");
     }
-    // The last block of a file of 100 bytes more: what has room in a whole one is too long for it.
-    let last = BLOCK_LEN as u64..BLOCK_LEN as u64 + 100;
+    // The last block of a file of 200 bytes more: what has room in a whole one is too long for it.
+    let last = BLOCK_LEN as u64..BLOCK_LEN as u64 + 200;
     for (block, why) in [
-        (marked(&compressed(&[7; 101])), "damaged compressed block"),
-        (encode_compressed(100).to_vec(), "no smaller"),
+        (marked(&compressed(&[7; 201])), "damaged compressed block"),
+        (encode_compressed(200).to_vec(), "no smaller"),
         (encode_compressed(u16::MAX).to_vec(), "no smaller"),
     ] {
         let (head, _) = put_head("x", &meta(last.end, 1), last.clone());

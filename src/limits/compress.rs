@@ -3,8 +3,8 @@
 /// The highest level: those above it are for windows far larger than a block.
 pub const COMPRESS_LEVEL_MAX: u8 = 19;
 
-/// The level where none is named, which is zstd's own default: blocks of source code shrink to 29 % at 0.25 GB/s a
-/// core; level 1 leaves 31 %, and level 9 takes four times as long for 28 %.
+/// The level where none is named, which is zstd's own default: 60 MB of source code went to 18.1 % at 0.23 GB/s a
+/// core, in blocks; with level 1 to 18.9 % at 0.32, with 6 to 16.4 % at 0.075, with 19 to 15.1 % at 0.0014.
 pub const COMPRESS_LEVEL_DEFAULT: u8 = 3;
 
 /// Bytes of a block below which compression is not tried: a frame's head and a mark take some 13 bytes of
