@@ -41,6 +41,8 @@ pub struct Compressor {
     /// Room for a block that shrank.
     room: Box<[u8]>,
     judgement: Judgement,
+    /// Bytes of the file that it is of: one of another size is another file.
+    size: u64,
 }
 
 impl fmt::Debug for Compressor {
@@ -54,12 +56,13 @@ impl Compressor {
     #[must_use]
     pub fn new(level: Level) -> Option<Self> {
         let zstd = zstd::bulk::Compressor::new(level.0.into()).ok()?;
-        Some(Self { zstd, room: vec![0; room_for(BLOCK_LEN)].into(), judgement: Judgement::default() })
+        Some(Self { zstd, room: vec![0; room_for(BLOCK_LEN)].into(), judgement: Judgement::default(), size: 0 })
     }
 
     /// From here on come blocks of a file of `size` bytes, its first one if `is_start`.
     pub fn begin(&mut self, size: u64, is_start: bool) {
-        if is_start && size > COMPRESS_ALONE_LEN_MIN {
+        let is_another = std::mem::replace(&mut self.size, size) != size || is_start;
+        if is_another && size > COMPRESS_ALONE_LEN_MIN {
             self.judgement = Judgement::default();
         }
     }
@@ -234,10 +237,10 @@ mod tests {
 
     #[test]
     fn a_large_file_begins_anew_and_small_ones_share_what_was_found() {
-        for (size, is_start, tried) in
-            [(1, true, 0), (COMPRESS_ALONE_LEN_MIN + 1, false, 0), (COMPRESS_ALONE_LEN_MIN + 1, true, 3)]
-        {
+        let large = COMPRESS_ALONE_LEN_MIN + 1;
+        for (size, is_start, tried) in [(1, true, 0), (large, false, 0), (large, true, 3), (large + 1, false, 3)] {
             let mut compressor = compressor();
+            compressor.begin(large, true);
             tries(&mut compressor, 3);
             compressor.begin(size, is_start);
             assert_eq!(tries(&mut compressor, 3), tried, "{size} {is_start}");

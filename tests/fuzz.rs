@@ -143,6 +143,8 @@ fn payloads_are_taken_in_order_or_refused() {
         with([1, 0, 5, 1], marks(&[0x22, 0x11, 0x44])),
         with([2, 0, 0, 0], vec![0x88]),
         with([1, 0, 0, 0], vec![0x44]),
+        // Compressed: 200 zeros, and 'hi' with a line feed.
+        with([0, 0, 203, 0], b"\x77\0\x10\x3d\x28\xb5\x2f\xfd\x20\xcb\x42\x06\0\0\x19\0\0hi\n\x88".to_vec()),
     ];
     try_at_random(targets::payloads, &samples);
 }
