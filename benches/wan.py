@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 
-from wan_lab import Failed, Lab
+from wan_lab import Failed, Lab, wait_for_quiet
 from wan_peers import PEERS, Job, missing
 
 PORT, RELAY_PORT = 9000, 9001
@@ -87,9 +87,10 @@ class Bench:
         for _ in range(VOID_TRIES):
             for name in ("out", "state", "config"):
                 remove(self.path(name))
+            wait_for_quiet(self.args.quiet)
             with self.lab.network(*network):
                 ran, landed, facts = runner()
-                doubts = self.lab.doubts()
+                doubts, facts["queues"] = self.lab.status()
             if ran.code:
                 raise Failed(f"ended with {ran.code}: {(ran.err.strip().splitlines() or ['no word'])[-1]}")
             compare = ["cmp", "-s"] if os.path.isfile(source) else ["diff", "-rq"]
@@ -385,7 +386,7 @@ def conditions(args):
     return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {model[0] if model else platform.machine()}",
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "congestion": kept("tcp_congestion_control"),
         "tcp_wmem": kept("tcp_wmem"),
         "tcp_rmem": kept("tcp_rmem"),
@@ -404,7 +405,8 @@ def main():
     parser.add_argument("-s", dest="scale", type=float, default=1.0, help="of the size of files, such as 0.1 for a quick try [1]")
     parser.add_argument("-o", dest="output", help="where results are added, a JSON object a line [target/wan.jsonl]")
     parser.add_argument("-p", dest="no_peers", action="store_true", help="leave other programs out")
-    parser.add_argument("-f", dest="send_flags", default="", help="further flags of send")
+    parser.add_argument("-q", dest="quiet", type=float, default=60, help="seconds to wait for the machine to be idle before a run [60]")
+    parser.add_argument("-f", dest="send_flags", default="", help="further flags of send: -f'--plain'")
     parser.add_argument("-w", dest="network", default="", help="further words for each network, such as cc=cubic")
     for name in ("wan", "bin", "place"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 READY_SECONDS = 15  # for a server to listen
 END_SECONDS = 5  # for a process to be gone that was killed
 
+QUIET_SHARE = 0.2  # of all cores' time
+
 # Times a command from its start to its end on the host itself: getting there takes a tenth of a second.
 CLOCK = """
 import json, subprocess, sys, time
@@ -116,10 +118,29 @@ class Lab:
             raise Failed(err.strip().splitlines()[-1] if err.strip() else "it did not run") from none
         return Ran(**took, out=out, err=err)
 
-    def doubts(self):
-        """Why the network was not what it was to be, if it was not."""
+    def status(self):
+        """Why the network was not what it was to be, if it was not, and what its links let through or dropped."""
         status = json.loads(self.call("status", "--json"))
-        return [] if status["truthful"] else status["why"] or ["the emulator says so"]
+        doubts = [] if status["truthful"] else status["why"] or ["the emulator says so"]
+        queues = {name: queue for name, queue in status.get("queues", {}).items() if queue.get("bytes")}
+        return doubts, {name: {"bytes": queue["bytes"], "drops": queue["drops"]} for name, queue in queues.items()}
+
+
+def wait_for_quiet(limit_seconds):
+    """Waits until this machine has little else to do: what else it does is missing in what is measured."""
+
+    def busy():
+        with open("/proc/stat") as file:
+            times = [int(number) for number in file.readline().split()[1:9]]
+        return sum(times) - times[3] - times[4], sum(times)
+
+    deadline, before = time.monotonic() + limit_seconds, busy()
+    while time.monotonic() < deadline:
+        time.sleep(1)
+        now = busy()
+        if now[0] - before[0] < QUIET_SHARE * (now[1] - before[1]):
+            break
+        before = now
 
 
 def kill(process):
