@@ -117,9 +117,11 @@ def panel(drawing, row, results):
             part = width * route["bytes"] / carried
             drawing.bar(x, y, part, ROUTES[index % len(ROUTES)])
             x += part
+        end_x = LEFT + width
         if allowed(result, results):
             drawing.line(at(allowed(result, results)), y - 3, y + BAR + 3, AIM, width=2)
-        drawing.text(LEFT + width + 8, y + 15, figure(result), 12, INK if is_ours else SOFT, weight="bold" if is_ours else "normal")
+            end_x = max(end_x, at(allowed(result, results)))
+        drawing.text(end_x + 8, y + 15, figure(result), 12, INK if is_ours else SOFT, weight="bold" if is_ours else "normal")
     drawing.y = end + FOOT
 
 
