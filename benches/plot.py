@@ -158,10 +158,11 @@ def main():
         chosen = [result for result in results if result["row"][0] == row]
         if chosen:
             panel(drawing, row, sorted(chosen, key=lambda result: result["row"]))
+    runs = sorted({len(result["all_seconds"]) for result in results})
     notes = [
         f"Emulated network, {conditions['date']}: {conditions['machine']}, Linux {conditions['kernel']}, {conditions['congestion']},"
         f" tcp_wmem {conditions['tcp_wmem']}, tcp_rmem {conditions['tcp_rmem']}.",
-        f"{'Medians of ' + str(conditions['runs']) + ' runs' if conditions['runs'] > 1 else 'One run of each'}."
+        f"{'Medians of ' + ' or '.join(map(str, runs)) + ' runs' if runs != [1] else 'One run of each'}."
         f" TCP carries at most {PAYLOAD * 100:g} % of a link's rate. {'; '.join(conditions['versions'].values())}.",
     ]
     for number, note in enumerate(notes):
