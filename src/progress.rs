@@ -235,6 +235,8 @@ pub struct Progress {
     pub connections: Counter,
     /// Connections that broke.
     pub lost_connections: Counter,
+    /// Connections that take chunks, as far as their number was tuned.
+    at_work: AtomicU64,
     /// Processes that worked, the first one included.
     pub processes: Counter,
     /// The congestion control that was changed to, if it was.
@@ -315,6 +317,17 @@ impl Progress {
         *self.failures.lock().unwrap_or_else(PoisonError::into_inner) = Failures::default();
         // Bytes that came before and were not kept are nothing new.
         files > 0 || done > self.best_bytes.fetch_max(done, Ordering::Relaxed)
+    }
+
+    /// So many connections take chunks.
+    pub fn set_at_work(&self, connections: usize) {
+        self.at_work.store(connections as u64, Ordering::Relaxed);
+    }
+
+    /// Connections that took chunks at last, if their number was tuned.
+    #[must_use]
+    pub fn at_work(&self) -> Option<u64> {
+        Some(self.at_work.load(Ordering::Relaxed)).filter(|number| *number > 0)
     }
 
     /// Says which routes there are to the receiver, where there is more to say than that there is one.

@@ -315,6 +315,7 @@ impl Report<'_> {
             "seconds": self.elapsed.as_secs_f64(),
             "bytes_per_second": self.bytes_per_second(),
             "connections": progress.connections.sum(),
+            "tuned_connections": progress.at_work(),
             "lost_connections": progress.lost_connections.sum(),
             "processes": progress.processes.sum(),
             "routes": progress.routes().iter().map(|route| json!({

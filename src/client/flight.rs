@@ -40,6 +40,8 @@ pub(super) struct Flight {
     next_number: u64,
     loads: HashMap<Holder, Load>,
     next_holder: Holder,
+    /// Of all who ever took chunks.
+    threads: usize,
     /// Work that was confirmed, and the time of threads that went into it.
     confirmed_work: u64,
     confirmed_time: Duration,
@@ -78,11 +80,22 @@ struct Load {
     /// Work that was confirmed of late, and how long that took.
     done: u64,
     busy: Duration,
+    /// Threads that came before.
+    rank: usize,
 }
 
 impl Load {
-    fn new(threads: usize) -> Self {
-        Self { threads: threads.max(1), chunks: 0, repeats: 0, work: 0, progress: Instant::now(), done: 0, busy: Duration::ZERO }
+    fn new(threads: usize, rank: usize) -> Self {
+        Self {
+            rank,
+            threads: threads.max(1),
+            chunks: 0,
+            repeats: 0,
+            work: 0,
+            progress: Instant::now(),
+            done: 0,
+            busy: Duration::ZERO,
+        }
     }
 
     /// Has it a thread with nothing to do? (Each that works has a chunk at least.)
@@ -106,13 +119,26 @@ impl Flight {
     /// One more who takes chunks, with so many threads.
     pub(super) fn enter(&mut self, threads: usize) -> Holder {
         self.next_holder += 1;
-        self.loads.insert(self.next_holder, Load::new(threads));
+        self.loads.insert(self.next_holder, Load::new(threads, self.threads));
+        self.threads += threads;
         self.next_holder
     }
 
     /// One takes no more, and has nothing.
     pub(super) fn leave(&mut self, holder: Holder) {
         self.loads.remove(&holder);
+    }
+
+    /// Threads that came before those of this one.
+    #[must_use]
+    pub(super) fn rank(&self, holder: Holder) -> usize {
+        self.loads.get(&holder).map_or(0, |load| load.rank)
+    }
+
+    /// Work that was confirmed.
+    #[must_use]
+    pub(super) fn confirmed_work(&self) -> u64 {
+        self.confirmed_work
     }
 
     /// Bytes of a chunk that one of a holder's threads is busy with for a moment, and for no longer.
@@ -136,7 +162,7 @@ impl Flight {
     /// Hands out the oldest chunk that somebody else has for too long and nobody repeats, to one who
     /// has nothing else to do; `None` where there is none.
     pub(super) fn repeat(&mut self, holder: Holder, now: Instant) -> Option<Chunk> {
-        let load = self.loads.entry(holder).or_insert_with(|| Load::new(1));
+        let load = self.loads.entry(holder).or_insert_with(|| Load::new(1, 0));
         if !load.may_repeat() {
             return None;
         }
@@ -179,7 +205,7 @@ impl Flight {
 
     /// Counts a chunk to what its holder has.
     fn held(&mut self, chunk: &Chunk, now: Instant) -> Held {
-        let load = self.loads.entry(chunk.hand.holder).or_insert_with(|| Load::new(1));
+        let load = self.loads.entry(chunk.hand.holder).or_insert_with(|| Load::new(1, 0));
         if load.chunks == 0 {
             load.progress = now;
         }

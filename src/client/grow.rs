@@ -1,13 +1,15 @@
 //! Starts workers as there is work for them.
 
 use std::thread::{self, Scope};
+use std::time::Instant;
 
 use super::attempts::Interrupted;
 use super::outcome::{Event, GaveUp, Outcome};
 use super::plan::Chunk;
 use super::queue::Queue;
+use super::tune::Tuner;
 use super::worker::Worker;
-use crate::limits::{GROW_PROCESS_BYTES, GROW_THREAD_BYTES};
+use crate::limits::{GROW_PROCESS_BYTES, GROW_THREAD_BYTES, READY_AFTER, THREAD_NUM_DEFAULT, TUNE_EVERY, TUNE_START};
 use crate::net::dial::Dialer;
 use crate::progress::Progress;
 
@@ -30,12 +32,30 @@ pub(super) fn start_workers<'scope, 'a: 'scope>(
     let (mut threads, mut processes) = (0, 1);
     let routes = worker.dialer.routes().len();
     // Each route has a connection.
-    let thread_num = thread_num.max(routes);
+    let (of_process, thread_num) = (thread_num, thread_num.max(routes));
+    let ceiling = thread_num.saturating_mul(process_num);
+    let mut tuner = Tuner::new(TUNE_START.max(num_cpus::get() * THREAD_NUM_DEFAULT).max(routes), ceiling);
+    let (mut since, mut before) = (Instant::now(), 0);
     loop {
-        let enough_work =
-            if threads < thread_num { Some(GROW_THREAD_BYTES) } else { (processes < process_num).then_some(GROW_PROCESS_BYTES) };
-        match queue.wait_event(enough_work) {
+        let connections = threads + (processes - 1) * of_process;
+        let enough_work = match () {
+            () if connections >= tuner.number() => None,
+            () if threads < thread_num => Some(GROW_THREAD_BYTES),
+            () => (processes < process_num).then_some(GROW_PROCESS_BYTES),
+        };
+        match queue.wait_event(enough_work, since + TUNE_EVERY) {
             Event::Finished => return Ok(()),
+            Event::Tick(confirmed, has_work) => {
+                let (now, work) = (Instant::now(), confirmed.saturating_sub(before));
+                if has_work && connections >= tuner.number() {
+                    tuner.note(work, now - since, routes == 1 && is_short(worker.progress));
+                    queue.set_at_work(tuner.number());
+                    worker.progress.set_at_work(tuner.number().min(ceiling));
+                } else {
+                    tuner.forget();
+                }
+                (since, before) = (now, confirmed);
+            }
             // Another route may lead there.
             Event::Backlog | Event::Abandoned(_) if threads < routes => {
                 start_thread(scope, queue, worker, threads)?;
@@ -53,6 +73,11 @@ pub(super) fn start_workers<'scope, 'a: 'scope>(
             }
         }
     }
+}
+
+/// Is the path a short one, as far as that is known?
+fn is_short(progress: &Progress) -> bool {
+    progress.waits.round_trip.known().is_some_and(|trip| trip < READY_AFTER)
 }
 
 /// Starts a worker of this process.

@@ -33,6 +33,7 @@ mod source;
 mod starting;
 mod talk;
 mod trouble;
+mod tune;
 mod walk;
 mod walker;
 mod window;

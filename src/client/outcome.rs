@@ -78,6 +78,8 @@ pub(super) enum Taken {
 pub(super) enum Event {
     /// More waits than the workers that there are can soon do.
     Backlog,
+    /// The time is over: work that was confirmed in all, and whether there is more of it than workers.
+    Tick(u64, bool),
     /// There is work, and the last worker gave up: why.
     Abandoned(GaveUp),
     /// All is done, or nothing more is to be done.

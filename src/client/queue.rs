@@ -12,7 +12,7 @@ use super::lost::Lost;
 use super::outcome::{Event, GaveUp, Outcome, Refusal, Taken, Terms, Words};
 use super::plan::{Chunk, Rest, Sending};
 use super::refusals::{GivenUp, Refusals};
-use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, QUEUE_FILES_MAX, REPEAT_POLL};
+use crate::limits::{AGAIN_AFTER, CHANGES_MAX, CHUNK_TRIES_MAX, PARKED_POLL, QUEUE_FILES_MAX, REPEAT_POLL};
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::Wanted;
@@ -37,6 +37,8 @@ pub(super) struct Queue<'a> {
     room: Condvar,
     /// Something for the one who starts workers.
     event: Condvar,
+    /// Some may take chunks again.
+    parked: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +58,8 @@ struct State {
     enough_work: Option<u64>,
     /// Why the last worker that gave up did.
     gave_up: Option<GaveUp>,
+    /// Threads that may take chunks, those first that came first; all where nobody said so.
+    at_work: Option<usize>,
     /// No more files will come.
     closed: bool,
     /// Nothing more is to be done.
@@ -67,6 +71,12 @@ impl State {
     fn is_finished(&self) -> bool {
         let is_waited_for = self.open_outcomes > 0 || !self.flight.is_empty();
         self.aborted || (self.closed && !is_waited_for && self.again.is_empty() && self.rests.is_empty())
+    }
+
+    /// Is it better if this one takes nothing, and leaves the work to others?
+    fn parks(&self, holder: Holder) -> bool {
+        let has_work = !(self.rests.is_empty() && self.again.is_empty());
+        has_work && self.at_work.is_some_and(|at_work| self.flight.rank(holder) >= at_work) && !self.is_finished()
     }
 
     /// Counts the work of what is to wait.
@@ -84,7 +94,7 @@ impl<'a> Queue<'a> {
         let terms = Terms { length: terms.length.max(1), ..terms };
         let (state, lost, changed) = (Mutex::default(), Lost::default(), Lost::default());
         let digests = Digests::told_to(terms.note_digest);
-        Self { terms, progress, state, lost, changed, digests, work: new(), room: new(), event: new() }
+        Self { terms, progress, state, lost, changed, digests, work: new(), room: new(), event: new(), parked: new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -122,6 +132,7 @@ impl<'a> Queue<'a> {
         self.work.notify_all();
         self.room.notify_all();
         self.event.notify_all();
+        self.parked.notify_all();
     }
 
     /// Says that no more files will come.
@@ -143,6 +154,10 @@ impl<'a> Queue<'a> {
     pub(super) fn take(&self, holder: Holder) -> Option<Chunk> {
         let mut state = self.lock();
         loop {
+            if state.parks(holder) {
+                state = self.parked.wait_timeout(state, PARKED_POLL).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
+            }
             match self.pop(&mut state, holder, Instant::now()) {
                 Taken::Chunk(chunk) => return Some(chunk),
                 Taken::Finished => return None,
@@ -185,7 +200,16 @@ impl<'a> Queue<'a> {
 
     /// Takes a chunk for `holder` if there is one.
     pub(super) fn try_take(&self, holder: Holder) -> Taken {
-        self.pop(&mut self.lock(), holder, Instant::now())
+        let mut state = self.lock();
+        if state.parks(holder) { Taken::Nothing } else { self.pop(&mut state, holder, Instant::now()) }
+    }
+
+    /// From now on so many threads take chunks.
+    pub(super) fn set_at_work(&self, threads: usize) {
+        self.lock().at_work = Some(threads);
+        self.parked.notify_all();
+        // What those had left who park now is for others.
+        self.work.notify_all();
     }
 
     fn pop(&self, state: &mut State, holder: Holder, now: Instant) -> Taken {
@@ -231,10 +255,12 @@ impl<'a> Queue<'a> {
     }
 
     fn pop_fresh(&self, state: &mut State, holder: Holder) -> Option<Chunk> {
-        // Routes may differ by much: who is slow gets little at a time.
-        let share = if self.terms.has_routes { state.flight.share(holder) } else { u64::MAX };
-        let length = self.terms.length.min(share);
+        // Connections may differ by much: who is slow gets little at a time.
+        let share = if self.terms.repeats { state.flight.share(holder) } else { u64::MAX };
         while let Some(rest) = state.rests.front_mut() {
+            // What fits into one chunk needs no journal; among routes any may be slow.
+            let is_shared = self.terms.has_routes || rest.file.meta.identity.size > self.terms.length;
+            let length = if is_shared { self.terms.length.min(share) } else { self.terms.length };
             let before = rest.work(self.terms.length);
             let chunk = if rest.file.has_failed() { None } else { rest.cut(length) };
             let after = if chunk.is_some() { rest.work(self.terms.length) } else { 0 };
@@ -460,8 +486,8 @@ impl<'a> Queue<'a> {
     }
 
     /// Waits until something is up for the one who starts workers. `enough_work` is what must wait
-    /// for one more worker to be worth its start; `None` where no more can be started.
-    pub(super) fn wait_event(&self, enough_work: Option<u64>) -> Event {
+    /// for one more worker to be worth its start; `None` where no more can be started. At `until` there is a tick.
+    pub(super) fn wait_event(&self, enough_work: Option<u64>, until: Instant) -> Event {
         let mut state = self.lock();
         loop {
             if state.is_finished() {
@@ -479,9 +505,14 @@ impl<'a> Queue<'a> {
                     }
                 }
             }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let has_work = state.idle == 0 && !(state.rests.is_empty() && state.again.is_empty());
+                return Event::Tick(state.flight.confirmed_work(), has_work);
+            }
             // Telling costs a system call: nobody tells who has nothing to do about it.
             state.enough_work = enough_work;
-            state = self.event.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.event.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
             state.enough_work = None;
         }
     }

@@ -45,6 +45,36 @@ pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes that are taken in at once meanwhile.
 pub const AHEAD_READ_LEN: usize = 64 * 1024;
 
+/// Connections that a transfer begins with, where it may have more: those of a usual machine.
+pub const TUNE_START: usize = 8;
+
+/// How often the number of connections is looked at.
+pub const TUNE_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a change of it has until it is measured: ten round trips of a long path.
+pub const TUNE_SETTLE: Duration = Duration::from_secs(1);
+
+/// How long a rate is measured. A tenth up or down is usual from one second to the next.
+pub const TUNE_MEASURE: Duration = Duration::from_secs(2);
+
+/// So many times the rate must be of what it was for more connections to stay.
+pub const TUNE_MORE: f64 = 1.05;
+
+/// And for fewer.
+pub const TUNE_LESS: f64 = 0.97;
+
+/// So many times more or less, and the path is another one.
+pub const TUNE_OTHER: f64 = 1.4;
+
+/// How long nothing is tried after all was.
+pub const TUNE_REST: Duration = Duration::from_secs(30);
+
+/// How long nothing at all is confirmed until others are to try.
+pub const TUNE_STUCK: Duration = Duration::from_secs(3);
+
+/// How often one that takes no chunks looks whether it may again.
+pub const PARKED_POLL: Duration = Duration::from_millis(100);
+
 const _: () = {
     assert!(WINDOW_FRAMES_MAX.is_power_of_two() && WINDOW_GROWN_MAX.is_power_of_two());
     assert!(WINDOW_GROWN_MAX * WIRE_REPLY_LEN_MAX <= REPLIES_AHEAD_LEN_MAX);

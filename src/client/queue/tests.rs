@@ -107,7 +107,7 @@ fn any_order_of_outcomes_and_repeats_loses_no_chunk_and_ends() {
         }
         assert_eq!((progress.done_bytes.sum(), progress.done_files.sum(), progress.failed()), ended);
         assert_eq!(queue.lock().waiting_work, 0);
-        assert_eq!(queue.wait_event(None), Event::Finished);
+        assert_eq!(queue.wait_event(None, Instant::now() + LONG), Event::Finished);
     });
 }
 
@@ -223,12 +223,12 @@ fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
     let progress = Progress::default();
     let queue = Queue::new(terms(1), &progress);
     queue.push(vec![file("x", 5)]);
-    assert_eq!(queue.wait_event(Some(u64::MAX)), Event::Backlog);
+    assert_eq!(queue.wait_event(Some(u64::MAX), Instant::now() + LONG), Event::Backlog);
     let holders = [queue.enter(1), queue.enter(1)];
-    assert_eq!(queue.wait_event(Some(5)), Event::Backlog);
+    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Backlog);
     queue.leave(holders[0], None);
     queue.leave(holders[1], Some(GaveUp::Unreachable("gone".to_owned())));
-    assert_eq!(queue.wait_event(Some(5)), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
+    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
     queue.abort();
-    assert_eq!(queue.wait_event(Some(5)), Event::Finished);
+    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Finished);
 }
