@@ -8,6 +8,11 @@ fn file(name: &str, size: u64) -> Sending {
     Sending::new(RemotePath::parse(name.as_bytes()).unwrap(), meta_of(size))
 }
 
+/// A time that no test waits for.
+fn later() -> Instant {
+    Instant::now() + std::time::Duration::from_secs(3600)
+}
+
 fn terms(length: u64) -> Terms<'static> {
     Terms {
         length,
@@ -107,7 +112,7 @@ fn any_order_of_outcomes_and_repeats_loses_no_chunk_and_ends() {
         }
         assert_eq!((progress.done_bytes.sum(), progress.done_files.sum(), progress.failed()), ended);
         assert_eq!(queue.lock().waiting_work, 0);
-        assert_eq!(queue.wait_event(None, Instant::now() + LONG), Event::Finished);
+        assert_eq!(queue.wait_event(None, later()), Event::Finished);
     });
 }
 
@@ -223,12 +228,12 @@ fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
     let progress = Progress::default();
     let queue = Queue::new(terms(1), &progress);
     queue.push(vec![file("x", 5)]);
-    assert_eq!(queue.wait_event(Some(u64::MAX), Instant::now() + LONG), Event::Backlog);
+    assert_eq!(queue.wait_event(Some(u64::MAX), later()), Event::Backlog);
     let holders = [queue.enter(1), queue.enter(1)];
-    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Backlog);
+    assert_eq!(queue.wait_event(Some(5), later()), Event::Backlog);
     queue.leave(holders[0], None);
     queue.leave(holders[1], Some(GaveUp::Unreachable("gone".to_owned())));
-    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
+    assert_eq!(queue.wait_event(Some(5), later()), Event::Abandoned(GaveUp::Unreachable("gone".to_owned())));
     queue.abort();
-    assert_eq!(queue.wait_event(Some(5), Instant::now() + LONG), Event::Finished);
+    assert_eq!(queue.wait_event(Some(5), later()), Event::Finished);
 }
