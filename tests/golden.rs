@@ -12,13 +12,14 @@ use common::*;
 use parallel_transfer::compress::Level;
 use parallel_transfer::digest::{Binding, Checksum, Digest};
 use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind, Listed, ListedKind};
+use parallel_transfer::limits::RELAY_NAME_LEN_MAX;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report, Setup, Task};
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{
-    Algorithm, Answer, Credential, Decoded, Features, Known, List, Names, Open, Page, Purpose, Put, QuotaSpace, Read, Reply,
-    Request, Secret, Session, Space, Status, Token, Totals, Wanted, v1,
+    Algorithm, Answer, Credential, Decoded, Error, Features, Known, List, Names, Open, Page, Purpose, Put, QuotaSpace, Read,
+    Reply, Request, Secret, Session, Space, Status, Token, Totals, Wanted, v1,
 };
 use parallel_transfer::pump::{self, Block, Ended, Inbox, Outbox, Run, Times};
 
@@ -272,7 +273,7 @@ fn requests_of_compression() -> Vec<Encode> {
     ]
 }
 
-/// Those that read, list and change what is there.
+/// Those that read, list and change what is there, or have connections passed on.
 fn requests_of_trees() -> Vec<Encode> {
     let read = |path: RemotePath, file: FileMeta, range: std::ops::Range<u64>| {
         move |bytes: &mut Vec<u8>| {
@@ -306,6 +307,12 @@ fn requests_of_trees() -> Vec<Encode> {
         }
     };
     let secret = |text: &str| Secret::from(text.as_bytes().to_vec());
+    let relay = |to: &'static str| {
+        move |bytes: &mut Vec<u8>| {
+            request::encode_relay(bytes, to);
+            Request::Relay { to: to.to_owned() }
+        }
+    };
     vec![
         Box::new(read(path("a/b"), large_file(), 262_144..600_000)),
         Box::new(read(path("x"), file_x(3, false), 0..3)),
@@ -330,6 +337,13 @@ fn requests_of_trees() -> Vec<Encode> {
             request::encode_change_password(bytes, &secret("pw"), &secret("new pw"));
             Request::ChangePassword { old: secret("pw"), new: secret("new pw") }
         }),
+        Box::new(|bytes| {
+            let open = Open::plain(TOKEN, Purpose::Relay);
+            request::encode_open(bytes, &open);
+            Request::Open(open)
+        }),
+        Box::new(relay("example.net:9000")),
+        Box::new(relay("[2001:db8::7]:9000")),
     ]
 }
 
@@ -555,5 +569,24 @@ fn a_payload_is_of_its_put_and_of_no_other() {
     for binding in [Binding::default(), Binding::of(b"another body")] {
         let (ended, blocks) = take(&payload.bytes, &Run { binding, ..payload.run.clone() });
         assert_eq!((ended.unwrap(), blocks), (Ended::Mismatched, Vec::new()));
+    }
+}
+
+// B03
+#[test]
+fn a_job_is_for_one_purpose_and_a_relay_is_asked_for_a_name_that_can_be_printed() {
+    let of = |kind: u8, body: &[u8]| fake_server::raw_frame(kind, body);
+    let open = |flags: u8| of(2, &[&TOKEN.0[..], &[0, flags, 0, 0, 0, 0]].concat());
+    for (flags, purpose) in [(0, Purpose::Bring), (8, Purpose::Browse), (16, Purpose::Relay)] {
+        let bytes = open(flags);
+        assert!(matches!(request::decode(&bytes), Ok(Some((Request::Open(open), _))) if open.purpose == purpose), "{flags}");
+    }
+    assert_eq!(request::decode(&open(8 | 16)), Err(Error::Malformed("purpose of a session")));
+    let longest = "x".repeat(RELAY_NAME_LEN_MAX);
+    let relay = |name: &[u8]| of(0x12, &[&u16::try_from(name.len()).unwrap().to_be_bytes()[..], name].concat());
+    let bytes = relay(longest.as_bytes());
+    assert_eq!(request::decode(&bytes), Ok(Some((Request::Relay { to: longest.clone() }, bytes.len()))));
+    for name in [&b""[..], b"a b:1", b"a\n:1", b"\xff:1", "ä:1".as_bytes(), format!("{longest}x").as_bytes()] {
+        assert!(request::decode(&relay(name)).is_err(), "{name:?}");
     }
 }

@@ -28,11 +28,12 @@ from v2_peer import (
     OWNED, PATIENCE, REFUSED, SAME, STATUS, STORED, VOID, VOIDED, WELCOME, WINDOW, Body, Closed, Trouble, Wire, a_time, block_digest,
     frame, positive, readable, run)
 
-READ, LIST, REMOVE, RENAME, MAKE_DIRECTORY, SUM, SPACE, CHANGE_PASSWORD = range(0x0A, 0x12)
+READ, LIST, REMOVE, RENAME, MAKE_DIRECTORY, SUM, SPACE, CHANGE_PASSWORD, RELAY = range(0x0A, 0x13)
 LISTED, CONTENT, SUMMED, ROOM = range(0x8B, 0x8F)
 NAMES = {HELLO: "hello", OPEN: "open", JOIN: "join", FINISH: "finish", READ: "read", LIST: "list", REMOVE: "remove", RENAME: "rename",
          MAKE_DIRECTORY: "mkdir", SUM: "sum", SPACE: "space", CHANGE_PASSWORD: "passwd"}
 BROWSE = 8
+PASS_ON = 16
 ITSELF = 1
 FOLDER, SYMLINK, FILE, HOLED, SPECIAL = range(5)
 PAGE_MAX = 512
@@ -609,6 +610,9 @@ def frames():
     yield frame(SUM, run(b"") + bytes([2]))
     yield frame(SPACE)
     yield frame(CHANGE_PASSWORD, run(b"pw") + run(b"new pw"))
+    yield frame(OPEN, counting(0, 32) + struct.pack(">HB", PASS_ON, 0) + run(b"") + b"\0")
+    yield frame(RELAY, run(b"example.net:9000"))
+    yield frame(RELAY, run(b"[2001:db8::7]:9000"))
     d = an_entry(b"d", FOLDER, mtime, 0o755)
     link = an_entry(b"l", SYMLINK, mtime, 0o777, target=b"../x")
     pipe = an_entry(b"p", SPECIAL, early, 0o600)

@@ -81,6 +81,7 @@ pub fn v2_requests(bytes: &[u8]) {
             }
             Request::Sum { path, algorithm } => request::encode_sum(&mut encoded, path, *algorithm),
             Request::Space => request::encode_space(&mut encoded),
+            Request::Relay { to } => request::encode_relay(&mut encoded, to),
             Request::ChangePassword { old, new } => request::encode_change_password(&mut encoded, old, new),
             Request::Have(_) | Request::Verify(..) => return,
             other => panic!("{other:?} in version 2"),

@@ -30,7 +30,11 @@ impl Guest {
     pub fn try_greeted_by(host_key: &str, port: u16) -> Option<Self> {
         let key = tls::Client::pinned(host_key.parse().unwrap()).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let dialer = Dialer::to_addresses(vec![address], PATIENCE, Duration::ZERO).with_tls(Some(key));
+        Self::try_greeted_over(&Dialer::to_addresses(vec![address], PATIENCE, Duration::ZERO).with_tls(Some(key)))
+    }
+
+    /// The same of whoever a dialer leads to.
+    pub fn try_greeted_over(dialer: &Dialer) -> Option<Self> {
         let mut guest = Self { stream: dialer.dial(&Stop::new().unwrap()).ok()?, inbox: Vec::new() };
         let mut hello = MAGIC.to_vec();
         request::encode_hello(&mut hello, VERSIONS, Features::OURS);
@@ -106,6 +110,11 @@ pub fn new_token() -> Token {
 
 /// The frame that opens a job in the folder `in`.
 pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
+    open_for(Purpose::Bring, name, password, token)
+}
+
+/// The frame that opens a job for this.
+pub fn open_for(purpose: Purpose, name: &str, password: &str, token: Token) -> Vec<u8> {
     let (user, password) = (name.as_bytes().to_vec(), Secret::from(password.as_bytes().to_vec()));
     let open = Open {
         token,
@@ -115,7 +124,7 @@ pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
         keeps_old: false,
         syncs: false,
         is_dry: false,
-        purpose: Purpose::Bring,
+        purpose,
         compression: None,
     };
     let mut bytes = Vec::new();

@@ -31,7 +31,12 @@ pub struct Knobs {
     pub lifetime: Option<Duration>,
     /// Comes from 127.0.0 and this.
     pub from: Option<u8>,
+    /// Keeps all that passes.
+    pub keeps: bool,
 }
+
+/// All that passed on one connection: towards the receiver, and its answers.
+pub type Kept = [Vec<u8>; 2];
 
 /// Bytes of each connection's start that are kept.
 const KEPT_LEN: usize = 16 * 1024;
@@ -53,6 +58,8 @@ struct Shared {
     starts: Mutex<Vec<u8>>,
     /// Bytes that went to the receiver, by connection.
     forth_each: Mutex<Vec<u64>>,
+    /// Of those connections of which all is kept.
+    kept: Mutex<Vec<Arc<[Mutex<Vec<u8>>; 2]>>>,
 }
 
 /// The relay.
@@ -99,12 +106,15 @@ impl Link {
                     let Ok(receiver) = connect_from(knobs.from.unwrap_or(1), upstream) else { return };
                     let back =
                         Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, rate: knobs.rate_answer, ..Knobs::default() };
+                    let kept = knobs.keeps.then(Arc::<[Mutex<Vec<u8>>; 2]>::default);
+                    shared.kept.lock().unwrap().extend(kept.clone());
+                    let [kept_forth, kept_back] = [0, 1].map(|way| kept.as_ref().map(|kept| &kept[way]));
                     let ends = Arc::new([stream, receiver]);
                     shared.streams.lock().unwrap().push(Arc::downgrade(&ends));
                     let [stream, receiver] = &*ends;
                     thread::scope(|scope| {
                         let (has_ended, ended) = mpsc::channel::<()>();
-                        scope.spawn(|| pass_on(receiver, stream, back, &shared, &shared.back, None));
+                        scope.spawn(|| pass_on(receiver, stream, back, &shared, (&shared.back, kept_back), None));
                         if let Some(lifetime) = knobs.lifetime {
                             let resets = &shared.resets;
                             scope.spawn(move || {
@@ -114,7 +124,7 @@ impl Link {
                                 }
                             });
                         }
-                        pass_on(stream, receiver, knobs, &shared, &shared.forth, Some(index));
+                        pass_on(stream, receiver, knobs, &shared, (&shared.forth, kept_forth), Some(index));
                         drop(has_ended);
                     });
                 });
@@ -151,6 +161,12 @@ impl Link {
     /// What all connections to the receiver began with.
     pub fn starts(&self) -> Vec<u8> {
         self.shared.starts.lock().unwrap().clone()
+    }
+
+    /// All that passed on the connections of which that is kept.
+    pub fn kept(&self) -> Vec<Kept> {
+        let kept = self.shared.kept.lock().unwrap();
+        kept.iter().map(|ways| [0, 1].map(|way: usize| ways[way].lock().unwrap().clone())).collect()
     }
 
     pub fn wait_until_it_holds(&self) {
@@ -208,7 +224,10 @@ pub fn connect_from(last: u8, port: u16) -> std::io::Result<TcpStream> {
 }
 
 /// Passes on what comes `from` one side; `forth` is which connection it is, on the way to the receiver.
-fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shared, count: &AtomicU64, forth: Option<usize>) {
+fn pass_on(
+    mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shared,
+    (count, kept): (&AtomicU64, Option<&Mutex<Vec<u8>>>), forth: Option<usize>,
+) {
     let (mut bytes, mut passed, start) = ([0; 16_384], 0, Instant::now());
     while let Ok(len @ 1..) = from.read(&mut bytes) {
         let here = |at: Option<u64>| at.and_then(|at| at.checked_sub(passed)).filter(|&at| at < len as u64);
@@ -246,6 +265,9 @@ fn pass_on(mut from: &TcpStream, mut to: &TcpStream, knobs: Knobs, shared: &Shar
         }
         if forth.is_some() && passed < KEPT_LEN as u64 {
             shared.starts.lock().unwrap().extend_from_slice(&bytes[..len]);
+        }
+        if let Some(kept) = kept {
+            kept.lock().unwrap().extend_from_slice(&bytes[..len]);
         }
         count.fetch_add(len as u64, Ordering::SeqCst);
         if let Some(index) = forth {

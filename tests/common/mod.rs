@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::disallowed_methods, reason = "a test may fail, and is no peer")]
 
 pub mod accounts;
+pub mod fake_relay;
 pub mod fake_server;
 pub mod guest;
 pub mod job;
@@ -12,6 +13,7 @@ pub mod link;
 pub mod metrics;
 pub mod mount;
 pub mod puller;
+pub mod relays;
 pub mod sender;
 pub mod yard;
 
@@ -250,7 +252,7 @@ pub fn send_command() -> Command {
 fn at_home(mut command: Command) -> Command {
     static HOME: LazyLock<TempDir> = LazyLock::new(temp_dir);
     command.env("XDG_STATE_HOME", HOME.path().join("state")).env("XDG_CONFIG_HOME", HOME.path().join("config"));
-    command.env_remove("PTF_TICKET").env_remove("PTF_PASSWORD");
+    command.env_remove("PTF_TICKET").env_remove("PTF_PASSWORD").env_remove("PTF_VIA_PASSWORD");
     command
 }
 
