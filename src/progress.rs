@@ -1,6 +1,6 @@
 //! Counters that anyone may add to, the failed entries, and the summary of both.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -254,9 +254,55 @@ pub struct Route {
     /// Connections that were opened by it.
     pub connections: Counter,
     trouble: Mutex<Option<String>>,
+    /// See [`Route::may_try`].
+    state: AtomicU8,
 }
 
+/// May a worker go by a route?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayTry {
+    /// Yes.
+    Yes,
+    /// Somebody finds out whether it leads there.
+    Later,
+    /// It leads nowhere.
+    Never,
+}
+
+const UNKNOWN: u8 = 0;
+const BEING_TRIED: u8 = 1;
+const OPEN: u8 = 2;
+const CLOSED: u8 = 3;
+
 impl Route {
+    /// One by this name, of which nothing is known.
+    fn new(name: String) -> Self {
+        let (bytes, connections, trouble) = (Counter::default(), Counter::default(), Mutex::default());
+        Self { name, bytes, connections, trouble, state: AtomicU8::new(UNKNOWN) }
+    }
+
+    /// May one go by it now? Until it is known to lead there one at a time may: so a login that is wrong is shown once,
+    /// not by all at once. Who may says [`Route::tried`] afterwards.
+    #[must_use]
+    pub fn may_try(&self) -> MayTry {
+        let begun = self.state.compare_exchange(UNKNOWN, BEING_TRIED, Ordering::Relaxed, Ordering::Relaxed);
+        match begun {
+            Ok(_) | Err(OPEN) => MayTry::Yes,
+            Err(CLOSED) => MayTry::Never,
+            Err(_) => MayTry::Later,
+        }
+    }
+
+    /// Notes what came of it; `is_final` where nobody needs to try again.
+    pub fn tried(&self, leads_there: bool, is_final: bool) {
+        if leads_there || is_final {
+            self.state.store(if leads_there { OPEN } else { CLOSED }, Ordering::Relaxed);
+        } else {
+            // Where it was open others go on as they did.
+            let _ = self.state.compare_exchange(BEING_TRIED, UNKNOWN, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// What a person calls it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -332,9 +378,8 @@ impl Progress {
 
     /// Says which routes there are to the receiver, where there is more to say than that there is one.
     pub fn set_routes(&self, names: impl Iterator<Item = String>) {
-        let of = |name| Route { name, bytes: Counter::default(), connections: Counter::default(), trouble: Mutex::default() };
         // They are the same in each attempt.
-        let _ = self.routes.set(names.map(of).collect());
+        let _ = self.routes.set(names.map(Route::new).collect());
     }
 
     /// The routes, where they were told.
@@ -407,6 +452,23 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_at_a_time_finds_out_whether_a_route_leads_there() {
+        let route = Route::new("relay".to_owned());
+        for _ in 0..2 {
+            assert_eq!([route.may_try(), route.may_try()], [MayTry::Yes, MayTry::Later]);
+            route.tried(false, false);
+        }
+        assert_eq!(route.may_try(), MayTry::Yes);
+        route.tried(true, false);
+        assert_eq!([route.may_try(), route.may_try()], [MayTry::Yes; 2]);
+        // One that fails where others got through says nothing of them, unless it is told so for good.
+        route.tried(false, false);
+        assert_eq!(route.may_try(), MayTry::Yes);
+        route.tried(false, true);
+        assert_eq!(route.may_try(), MayTry::Never);
+    }
 
     #[test]
     fn bytes_that_are_sent_again_and_again_are_no_progress() {

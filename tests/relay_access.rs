@@ -26,7 +26,7 @@ use parallel_transfer::net::tls;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{Credential, Features, Open, Purpose, Reply, Status, Token};
 
-const FLAGS: [&str; 2] = ["--length", "256K"];
+const FLAGS: [&str; 6] = ["--length", "256K", "--thread_num", "1", "--process_num", "1"];
 
 /// A server, and a relay with accounts that leads there.
 struct Account {
@@ -103,7 +103,9 @@ fn a_wrong_password_for_a_relay_is_named_and_costs_that_route_alone() {
     assert_same(account.source.path(), &account.server.path("in"));
     let fared = route(&ended, &account.name());
     assert!(fared.bytes == 0 && fared.trouble.contains("wrong name"), "{}", ended.json);
-    assert!(account.relay.recv.process.log().matches("wrong password").count() <= 3, "nobody guesses on");
+    // Each run shows it once, however many connections it would have.
+    let log = account.relay.recv.process.log();
+    assert_eq!(log.matches("not logged in: wrong password").count(), 2, "{log}");
 }
 
 #[test]
@@ -308,7 +310,7 @@ fn relays_connections(account: &Account) -> usize {
 fn an_account_that_is_locked_has_nothing_passed_on_within_two_seconds_and_others_carry_on() {
     let root = temp_dir();
     let server = Recv::start(root.path());
-    let link = Link::with(server.port, |_| Knobs { rate: Some(2 << 20), ..Knobs::default() });
+    let link = Link::narrow(server.port, |_| Knobs { rate: Some(2 << 20), ..Knobs::default() });
     let relay = Service::start(&["--relay_to", &format!("127.0.0.1:{}", link.port)]);
     let account = Account { server, relay, source: large_tree(10 << 20), _root: root };
     let sender = under_way(&account, &link, &[]);
@@ -348,7 +350,8 @@ fn a_relay_that_is_told_to_stop_ends_although_a_server_stands_still() {
     let server = Recv::start(root.path());
     let mut relay = Relay::to(&[server.port], &["--drain", "1s"]);
     let source = large_tree(8 << 20);
-    let flags = [&FLAGS[..], &["--via", &relay.name(), "--no_direct", "--bwlimit", "1M"]].concat();
+    let via = relay.name();
+    let flags = [&FLAGS[..], &["--via", &via, "--no_direct", "--bwlimit", "1M"]].concat();
     let sender = Sender::start(&mut send_to(server.port, source.path(), "in", &flags));
     wait_until("something arrives", || server.path("in").exists());
     server.process.signal("STOP");

@@ -13,11 +13,11 @@ use super::outcome::{GaveUp, Outcome, PULL, PUSH, Taken, Wait};
 use super::plan::{Chunk, Sending};
 use super::ready::Ready;
 use super::source::Source;
-use crate::limits::{BACKOFF_MAX, ROUTE_BREAKS_MAX};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, ROUTE_BREAKS_MAX};
 use crate::net;
 use crate::net::congestion::Congestion;
 use crate::net::dial::{DialError, Dialer, backoff};
-use crate::progress::{Progress, Route};
+use crate::progress::{MayTry, Progress, Route};
 use crate::protocol::Session;
 use crate::stop::Stop;
 
@@ -224,8 +224,19 @@ impl<'a> Worker<'a> {
     /// The route leads nowhere.
     fn find_way(&self, hands: &mut Hands<'a>) -> Result<bool, GaveUp> {
         let mut failures = 0;
+        let relayed = self.route.filter(|_| self.dialer.is_relayed());
         while hands.line.is_none() {
-            let error = match self.connect(false) {
+            match relayed.map_or(MayTry::Yes, Route::may_try) {
+                MayTry::Yes => {}
+                MayTry::Later if self.stop.wait(BACKOFF_MIN) => return Ok(false),
+                MayTry::Later => continue,
+                MayTry::Never => return Err(GaveUp::Unreachable(relayed.and_then(Route::trouble).unwrap_or_default())),
+            }
+            let connected = self.connect(false);
+            if let Some(route) = relayed {
+                route.tried(connected.is_ok(), connected.as_ref().is_err_and(DialError::is_refusal));
+            }
+            let error = match connected {
                 _ if self.stop.is_asked() => return Ok(false),
                 Ok(Some(line)) => {
                     (hands.line, hands.lost_since) = (Some(line), None);

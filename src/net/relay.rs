@@ -14,7 +14,7 @@ use super::Handle;
 use crate::limits::RELAY_BUFFER_LEN;
 
 /// Copies between two sockets, both ways, until both have ended. `first` was read from `client` already. `pass` is
-/// asked before so many bytes are sent on: it may wait, and ends it all by an error. At most `share` bytes are read
+/// asked before so many bytes are sent on, and by 0 when an end has ended: it may wait, and ends it all by an error. At most `share` bytes are read
 /// at once.
 ///
 /// # Errors
@@ -111,12 +111,19 @@ fn copy(
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        if polled.iter().any(|polled| polled.revents().contains(PollFlags::ERR)) {
-            return Err(io::ErrorKind::ConnectionReset.into());
+        let reported = (0..2).filter(|end| !is_done[*end]).zip(&polled);
+        for (end, polled) in reported {
+            // One that was shut down both ways, and not from here, takes and gives nothing any more.
+            let is_cut = polled.revents().contains(PollFlags::HUP) && !lanes[1 - end].is_shut;
+            if is_cut || polled.revents().contains(PollFlags::ERR) {
+                return Err(io::ErrorKind::ConnectionReset.into());
+            }
         }
         for near in 0..2 {
             if !lanes[near].is_ended && !lanes[near].has_waiting() {
                 match lanes[near].take_in(ends[near], share)? {
+                    // It may be an end that was made here: the other one is not waited for then.
+                    0 if lanes[near].is_ended => pass(0)?,
                     0 => {}
                     len => pass(len)?,
                 }
@@ -172,6 +179,24 @@ mod tests {
         });
         assert_eq!(read_all(&mut client), b"an answer after the end");
         assert_eq!(passed, bytes.len() + 5 + 23);
+    }
+
+    #[test]
+    fn one_who_is_cut_off_or_may_not_go_on_does_not_wait_for_the_other_end() {
+        for how in [Shutdown::Read, Shutdown::Both] {
+            let ((_client, near), (far, _silent)) = (pair(), pair());
+            let mut asked = 0;
+            thread::scope(|scope| {
+                let joined = scope.spawn(|| {
+                    join(near.handle(), far.handle(), Vec::new(), (1 << 16, STALL_DEFAULT), &mut |_| {
+                        asked += 1;
+                        if asked == 1 { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+                    })
+                });
+                near.handle().shutdown(how);
+                assert!(joined.join().unwrap().is_err(), "{how:?}");
+            });
+        }
     }
 
     #[test]

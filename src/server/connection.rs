@@ -467,7 +467,12 @@ impl<'a> Connection<'a> {
             sessions.open(&admitted, open, (base, self.shared.config), make_base).map_err(Ending::refused)?;
         let landed = admitted.home.landed(&attached.session.landing.base);
         let of = admitted.home.owner.as_ref().map_or(String::new(), |owner| format!(" of {}", owner.name));
-        self.log(&format!("a job{of} for {}", Escaped::path(&landed)));
+        match purpose {
+            // Each of its connections opens it.
+            Purpose::Relay if is_known => {}
+            Purpose::Relay => self.log(&format!("a job{of} that has connections passed on")),
+            Purpose::Bring | Purpose::Browse => self.log(&format!("a job{of} for {}", Escaped::path(&landed))),
+        }
         if !is_known {
             self.audit.opened(&attached.session);
         }

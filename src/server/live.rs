@@ -22,7 +22,7 @@ impl LiveConfig {
     }
 
     /// Takes over from `config` what may change while connections are served. The root, the key, what is
-    /// spoken and, where one job is served, who may bring it stay as they are.
+    /// spoken, whether files are served and, where one job is, who may bring it stay as they are.
     pub fn change(&self, config: Config) {
         let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let is_one_job = current.ticket.is_some();
@@ -37,6 +37,7 @@ impl LiveConfig {
             tls: current.tls.clone(),
             serves_v1: current.serves_v1,
             serves_plain: current.serves_plain,
+            relays_only: current.relays_only,
             ticket: current.ticket,
             ..config
         });

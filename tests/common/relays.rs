@@ -43,7 +43,8 @@ impl Ways {
     pub fn with(count: usize, choose: impl Fn(usize) -> Knobs + Send + 'static) -> Self {
         let root = temp_dir();
         let server = Recv::start(root.path());
-        let link = Link::with(server.port, choose);
+        // What lies in a socket in between would be taken by one route, and be missed by the others.
+        let link = Link::narrow(server.port, choose);
         let relays = (0..count).map(|_| Relay::to(&[link.port], &[])).collect();
         Self { server, link, relays, root }
     }

@@ -57,8 +57,11 @@ impl Connection<'_> {
         tracing::debug!("{}: passed on to {shown}", self.peer);
         self.audit.relayed(&shown);
         let (stream, counts, metrics) = (&self.stream, &session.landing.counts, self.shared.metrics);
-        let mut bytes = 0;
+        let (slot, mut bytes) = (self.slot, 0);
         let mut pass = |len| {
+            if slot.is_cut() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             bytes += len as u64;
             metrics.relayed_bytes.add(len as u64);
             counts.bytes.add(len as u64);
@@ -68,8 +71,15 @@ impl Connection<'_> {
         let joined = relay::join(stream.stream.handle(), server.handle(), first, how, &mut pass);
         tracing::debug!("{}: {bytes} bytes were passed on, to {shown} and back", self.peer);
         self.audit.relay_ended(&shown, bytes);
-        joined.map_err(|error| broken(&error))?;
-        Err(Ending::Closed)
+        match joined {
+            Err(error) if slot.is_cut() => Err(broken(&error)),
+            // How they end it is for its ends to say: a client resets what it needs no more.
+            Err(error) => {
+                tracing::debug!("{}: passed on to {shown} until an end broke: {error}", self.peer);
+                Err(Ending::Closed)
+            }
+            Ok(()) => Err(Ending::Closed),
+        }
     }
 
     fn reach(&self, target: &HostPort) -> anyhow::Result<crate::net::Stream> {
