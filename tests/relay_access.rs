@@ -127,7 +127,7 @@ fn a_relay_is_shown_what_is_for_it_and_nothing_that_is_for_the_server() {
             }
         }
     }
-    assert!(fake.shown().iter().any(|credential| *credential == Credential::None));
+    assert!(fake.shown().contains(&Credential::None));
     assert_same(source.path(), &service.home(1).join("in"));
 }
 

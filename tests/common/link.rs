@@ -38,6 +38,9 @@ pub struct Knobs {
 /// All that passed on one connection: towards the receiver, and its answers.
 pub type Kept = [Vec<u8>; 2];
 
+/// The same, while it passes.
+type Keeping = [Mutex<Vec<u8>>; 2];
+
 /// Bytes of each connection's start that are kept.
 const KEPT_LEN: usize = 16 * 1024;
 
@@ -59,7 +62,7 @@ struct Shared {
     /// Bytes that went to the receiver, by connection.
     forth_each: Mutex<Vec<u64>>,
     /// Of those connections of which all is kept.
-    kept: Mutex<Vec<Arc<[Mutex<Vec<u8>>; 2]>>>,
+    kept: Mutex<Vec<Arc<Keeping>>>,
 }
 
 /// The relay.
@@ -106,7 +109,7 @@ impl Link {
                     let Ok(receiver) = connect_from(knobs.from.unwrap_or(1), upstream) else { return };
                     let back =
                         Knobs { flip: knobs.flip_answer, hold: knobs.hold_answer, rate: knobs.rate_answer, ..Knobs::default() };
-                    let kept = knobs.keeps.then(Arc::<[Mutex<Vec<u8>>; 2]>::default);
+                    let kept = knobs.keeps.then(Arc::<Keeping>::default);
                     shared.kept.lock().unwrap().extend(kept.clone());
                     let [kept_forth, kept_back] = [0, 1].map(|way| kept.as_ref().map(|kept| &kept[way]));
                     let ends = Arc::new([stream, receiver]);
