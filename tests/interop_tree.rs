@@ -32,7 +32,7 @@ fn the_peer_makes_the_golden_frames() {
     for frame in made.lines() {
         assert!(rest.any(|golden| golden == frame), "{frame} is not in the file, or not in its order");
     }
-    assert_eq!(made.lines().count(), 23);
+    assert_eq!(made.lines().count(), 26);
 }
 
 /// The peer as a client of a server.

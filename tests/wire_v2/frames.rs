@@ -169,7 +169,7 @@ fn a_field_at_its_limit_is_served() {
 fn an_unknown_type_is_refused_and_an_unknown_version_by_the_names_of_ours() {
     let mut yard = Yard::new();
     let bystander = Bystander::new(&yard);
-    for kind in [0, 0x12, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
+    for kind in [0, 0x13, 0x41, 0x42, 0x43, 0x81, 0x83, 0x87, 0xff] {
         Client::greeted(&yard.recv).expect_refusal(&frame(kind, b""), "unknown operation");
         Client::silent(&yard.recv).expect_refusal(&[&MAGIC[..], &frame(kind, b"")].concat(), "unknown operation");
     }
@@ -187,7 +187,7 @@ fn the_highest_common_version_is_spoken_and_unknown_bits_mean_nothing() {
     let mut client = Client::silent(&yard.recv);
     client.send(&[&MAGIC[..], &hello_frame(0..=255, Features(u64::MAX))].concat());
     assert_eq!(client.reply(), Some(Reply::Welcome { version: 2, features: Features::OURS }));
-    client.send(&frame(2, &open_body(0xfff0, 1, b"in", 0)));
+    client.send(&frame(2, &open_body(0xffe0, 1, b"in", 0)));
     assert!(matches!(client.reply(), Some(Reply::Opened { is_new: true, is_known: false, .. })));
     assert_eq!(
         client.ask(&[&frame(4, &put_body(0, 0, 0, b"x", MODE, 0xf8))[..], &[Mark::Same as u8]].concat()),

@@ -71,7 +71,7 @@ fn a_refusal_arrives_while_the_client_is_still_writing() {
         let mut client = if is_joined { Client::joined(&yard.recv, token) } else { Client::greeted(&yard.recv) };
         let mut writer = client.stream.try_clone().unwrap();
         let writing = thread::spawn(move || {
-            let bytes = [&frame(0x12, b"")[..], &vec![7; 16 * 1024 * 1024]].concat();
+            let bytes = [&frame(0x13, b"")[..], &vec![7; 16 * 1024 * 1024]].concat();
             let _ = writer.write_all(&bytes);
         });
         let (before, why) = client.refusal();
@@ -87,7 +87,7 @@ fn a_refusal_arrives_while_the_client_is_still_writing() {
 fn answers_to_what_came_before_are_sent_before_a_refusal() {
     let yard = Yard::new();
     let mut client = Client::opened(&yard.recv);
-    client.send(&[put("x", b"x"), folder("f"), frame(0x12, b"")].concat());
+    client.send(&[put("x", b"x"), folder("f"), frame(0x13, b"")].concat());
     let (before, _) = client.refusal();
     let statuses = before.into_iter().map(|reply| match reply {
         Reply::Answer(answer) => answer.status,
@@ -169,7 +169,7 @@ fn inside_tls_only_version_2_is_spoken() {
         other => panic!("{other:?}"),
     };
     assert!(refused(&ask(&[&MAGIC[..], &folder("f")].concat())).contains("before a job was joined"));
-    assert!(refused(&ask(&[&MAGIC[..], &frame(0x12, b"")].concat())).contains("unknown operation"));
+    assert!(refused(&ask(&[&MAGIC[..], &frame(0x13, b"")].concat())).contains("unknown operation"));
     recv.expect_idle();
     assert_eq!(list(root.path()), Vec::<String>::new());
 }
