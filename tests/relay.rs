@@ -104,7 +104,7 @@ fn relays_stand_in_a_row_up_to_four() {
     }
     let five = [&names[..], &names[..2]].concat().join("/");
     let output = run(&mut send_to(server.port, &file, "in", &["--via", &five]));
-    assert_ne!(output.status.code(), Some(0));
+    assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("at most 4 relays in a row"), "{}", text(&output.stderr));
     server.expect_idle();
     relays.iter_mut().for_each(|relay| relay.recv.expect_idle());
@@ -163,19 +163,20 @@ fn a_name_is_no_address_that_was_allowed_and_the_refusal_says_what_to_allow() {
 #[test]
 fn what_names_no_relay_is_refused_before_anything_begins() {
     let (_place, file) = small_file();
-    for (flags, why) in [
-        (&["--via", "::x"][..], "::x"),
-        (&["--via", "host:0"], "a port is from 1 to 65535"),
-        (&["--via", "a//b"], "1 to 255 characters"),
-        (&["--no_direct"], "--via"),
-        (&["--via", "127.0.0.1:9", "--plain"], "--plain"),
-        (&["--via", "127.0.0.1:9", "--protocol", "v1"], "--protocol v1"),
-        (&["--via_ticket_file", "/nowhere"], "'/nowhere'"),
-        (&["--bind", "127.0.0.1", "--no_direct"], "--bind"),
+    for (flags, code, why) in [
+        (&["--via", "::x"][..], 2, "::x"),
+        (&["--via", "host:0"], 2, "a port is from 1 to 65535"),
+        (&["--via", "a//b"], 2, "1 to 255 characters"),
+        (&["--via", "a/b/c/d/e"], 2, "at most 4 relays in a row"),
+        (&["--no_direct"], 1, "--via"),
+        (&["--via", "127.0.0.1:9", "--plain"], 1, "--plain"),
+        (&["--via", "127.0.0.1:9", "--protocol", "v1"], 1, "--protocol v1"),
+        (&["--via_ticket_file", "/nowhere"], 1, "'/nowhere'"),
+        (&["--bind", "127.0.0.1", "--no_direct"], 2, "--bind"),
     ] {
-        let output = run(&mut send_to(9, &file, "in", flags));
+        let output = expect_code(&mut send_to(9, &file, "in", flags), code);
         let said = text(&output.stderr);
-        assert!([Some(1), Some(2)].contains(&output.status.code()) && said.contains(why), "{flags:?}: {said}");
+        assert!(said.contains(why), "{flags:?}: {said}");
     }
     for (target, why) in [("127.0.0.1", "a port is needed"), ("::1:9", "a port is needed"), ("", "HOST:PORT")] {
         let output = expect_code(recv_command().args(["--port", "0", "--relay_to", target]), 2);

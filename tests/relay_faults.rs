@@ -296,3 +296,16 @@ fn a_relay_that_is_killed_where_it_is_the_only_way_is_waited_for_and_used_again(
     sender.wait().expect(0);
     assert_kept_in(source.path(), &server.path("in"), |_| false);
 }
+
+#[test]
+fn a_small_job_does_not_wait_for_a_first_route_that_leads_nowhere() {
+    let ways = Ways::new(1, None);
+    let place = temp_dir();
+    let file = place.path().join("small");
+    fs::write(&file, vec![7; 100_000]).unwrap();
+    // The first is dead, and too little is to be done for a second connection.
+    let via = format!("127.0.0.1:{},{}", closed_port(), ways.via());
+    let ended = Ended::of(&mut ways.send(&file, &["--via", &via, "--no_direct", "--retry_for", "1h"])).expect(0);
+    assert_eq!(fs::read(ways.root.path().join("in/small")).unwrap(), vec![7; 100_000]);
+    assert!(ended.said.contains("others carry on"), "{}", ended.said);
+}

@@ -194,6 +194,8 @@ fn files_are_short_and_say_what_they_are_for() {
             walkdir::WalkDir::new(top.join(folder)).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file())
         {
             let (path, text) = (entry.path(), fs::read_to_string(entry.path()).unwrap());
+            let is_merged = !text.lines().any(|line| line.starts_with(&"<".repeat(7)) || line.starts_with(&">".repeat(7)));
+            assert!(is_merged, "{} was not merged to the end", path.display());
             for word in &left_open {
                 assert!(!text.contains(word), "{} has {word}", path.display());
             }

@@ -10,8 +10,6 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use anyhow::Context as _;
-
 use super::attempts::Interrupted;
 use super::digests::note_there;
 use super::entries::Entries;
@@ -173,7 +171,9 @@ impl<'a> Announcer<'a> {
                 return Err(anyhow::Error::from(error).context(what));
             }
             self.stop.wait(backoff(line.lost.into()));
-            let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
+            let stream = self.dialer.dial_patiently(self.stop);
+            // By now something may have landed: it is no refusal of the whole job.
+            let stream = stream.map_err(|error| anyhow::anyhow!("the receiver went away: {:#}", anyhow::Error::from(error)))?;
             self.progress.connections.add(1);
             line.talk = Talk::over(self.live.register(stream));
             match self.open_session(line) {

@@ -31,7 +31,10 @@ pub(super) fn dial_first(
     let dialled = if is_first {
         dialer.dial(stop).with_context(|| format!("nothing was {}", words.done))
     } else {
-        dialer.dial_patiently(stop).with_context(|| format!("the {} went away", words.peer))
+        // Something may have landed: it is no refusal of the whole job.
+        dialer
+            .dial_patiently(stop)
+            .map_err(|error| anyhow::anyhow!("the {} went away: {:#}", words.peer, anyhow::Error::from(error)))
     };
     dialled.inspect(|_| progress.connections.add(1))
 }

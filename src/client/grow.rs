@@ -40,6 +40,8 @@ pub(super) fn start_workers<'scope, 'a: 'scope>(
         let connections = threads + (processes - 1) * of_process;
         let enough_work = match () {
             () if connections >= tuner.number() => None,
+            // The route of those there are may lead nowhere, however little there is to do.
+            () if threads < routes => Some(1),
             () if threads < thread_num => Some(GROW_THREAD_BYTES),
             () => (processes < process_num).then_some(GROW_PROCESS_BYTES),
         };

@@ -277,7 +277,7 @@ fn attempt(
         Wait::No => queue.try_take(holder),
     };
     let report = |outcomes| queue.settle(outcomes);
-    let (ready, connected) = (Ready::to(&job.dialer), Stop::new()?);
+    let ready = Ready::to(&job.dialer);
     let worker = Worker {
         way: Way::Out(&source),
         session: &session,
@@ -296,12 +296,11 @@ fn attempt(
     let live = &control_live;
     let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, agreed: &agreed, live, stop };
     let ended = thread::scope(|scope| -> anyhow::Result<_> {
-        let (ready, over, connected) = (&ready, &over, &connected);
+        let (ready, over) = (&ready, &over);
         for number in 0..crew.number_ahead() {
-            named(scope, &format!("r{number}"), || ready.dial(connected, over))?;
+            named(scope, &format!("r{number}"), || ready.dial(over))?;
         }
         let first = dial_first(&job.dialer, &PUSH, is_first, progress, stop);
-        connected.ask();
         let ended = first.map(|first| crew.work(scope, walk, first, &done));
         queue.abort();
         over.ask();

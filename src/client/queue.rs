@@ -155,6 +155,8 @@ impl<'a> Queue<'a> {
         let mut state = self.lock();
         loop {
             if state.parks(holder) {
+                // It may have been woken in place of one that may take something.
+                self.work.notify_one();
                 state = self.parked.wait_timeout(state, PARKED_POLL).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
             }

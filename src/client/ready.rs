@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{READY_AFTER, READY_MAX};
 use crate::net::Stream;
-use crate::net::dial::Dialer;
+use crate::net::dial::{Dialer, First};
 use crate::stop::Stop;
 
 /// Streams that no worker has yet.
@@ -38,10 +38,19 @@ impl<'a> Ready<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Dials one, unless the path is short: then `connected` is asked soon, for the first connection is there.
-    pub(super) fn dial(&self, connected: &Stop, stop: &Stop) {
-        if connected.wait(READY_AFTER) {
-            return;
+    /// Dials one, unless the path is short.
+    pub(super) fn dial(&self, stop: &Stop) {
+        loop {
+            let left = match self.dialer.first() {
+                Some(First::Took(time)) if time < READY_AFTER => return,
+                Some(First::Took(_)) => break,
+                Some(First::Since(since)) if since.elapsed() >= READY_AFTER => break,
+                Some(First::Since(since)) => READY_AFTER.saturating_sub(since.elapsed()),
+                None => READY_AFTER,
+            };
+            if stop.wait(left) {
+                return;
+            }
         }
         let mut state = self.lock();
         state.is_long = true;
@@ -51,7 +60,15 @@ impl<'a> Ready<'a> {
         let mut state = self.lock();
         state.dialling -= 1;
         match dialled {
-            Ok(stream) => state.streams.push((Instant::now(), stream)),
+            Ok(stream) => {
+                state.streams.push((Instant::now(), stream));
+                self.changed.notify_all();
+                drop(state);
+                // Nobody waits for who says nothing.
+                stop.wait(READY_MAX);
+                self.lock().streams.retain(|(since, _)| since.elapsed() < READY_MAX);
+                return;
+            }
             // Whoever dials for itself hears why.
             Err(error) => tracing::debug!("no connection ahead of the work: {error}"),
         }

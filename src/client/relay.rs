@@ -81,7 +81,14 @@ fn take_in(stream: &mut Stream, inbox: &mut Inbox, left: Duration, stop: &Stop) 
     match stream.read_available(&mut bytes)? {
         None => stream.handle().wait_readable_for(left, stop),
         Some(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-        Some(len) => drop(inbox.fill(&mut &bytes[..len], 2 * FRAME_LEN_MAX)?),
+        Some(len) => {
+            let mut came = &bytes[..len];
+            while !came.is_empty() {
+                if inbox.fill(&mut came, 2 * FRAME_LEN_MAX)? == 0 {
+                    return Err(io::Error::other("it says too much"));
+                }
+            }
+        }
     }
     Ok(())
 }

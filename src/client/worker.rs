@@ -245,6 +245,10 @@ impl<'a> Worker<'a> {
                 Ok(None) => {
                     hands.broken_in_a_row += 1;
                     self.give_up_what_breaks(hands)?;
+                    let since = *hands.lost_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= self.dialer.retry_for() {
+                        return Err(GaveUp::Unreachable("connections break as soon as they are there".to_owned()));
+                    }
                     None
                 }
                 Err(error) => Some(error),
@@ -281,7 +285,8 @@ impl<'a> Worker<'a> {
         if let Some(route) = self.route
             && route.note_trouble(why)
         {
-            tracing::warn!("route {}: {why}; others carry on", route.name());
+            let others = if self.progress.routes().len() > 1 { "; others carry on" } else { "" };
+            tracing::warn!("route {}: {why}{others}", route.name());
         }
     }
 
@@ -384,8 +389,8 @@ impl<'a> Worker<'a> {
     fn put_back(&self, unanswered: Vec<Chunk>, error: Option<&io::Error>) {
         let mut outcome = match error {
             None => Outcome::Lost,
-            // It says nothing of the receiver.
-            Some(_) if self.dialer.is_relayed() => Outcome::Lost,
+            // It says nothing of the receiver, unless that said why.
+            Some(error) if self.dialer.is_relayed() && error.kind() != io::ErrorKind::Other => Outcome::Lost,
             Some(error) if net::is_stall(error) => Outcome::Stalled,
             Some(error) if is_refusal(error) => Outcome::Lost,
             Some(error) => Outcome::Refused(self.describe_close(error)),

@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,6 +31,8 @@ pub struct Dialer {
     congestion: Option<Arc<Congestion>>,
     /// The address that answered last is asked first.
     preferred: AtomicUsize,
+    /// Since when the first connection is being made, or how long that took.
+    first: Mutex<Option<First>>,
     /// Whom to trust, where streams are encrypted.
     tls: Option<Client>,
 }
@@ -65,6 +67,15 @@ pub struct NotRelayed {
     pub why: String,
     /// Will it say so again?
     pub is_final: bool,
+}
+
+/// The first connection of a dialer, as far as TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    /// It is being made, since then.
+    Since(Instant),
+    /// It took so long, which is a round trip.
+    Took(Duration),
 }
 
 /// Where streams start from.
@@ -186,7 +197,17 @@ impl Dialer {
     }
 
     fn to(target: Target, stall: Duration, retry_for: Duration) -> Self {
-        Self { target, bind: None, stall, retry_for, pace: None, congestion: None, preferred: AtomicUsize::new(0), tls: None }
+        Self {
+            target,
+            bind: None,
+            stall,
+            retry_for,
+            pace: None,
+            congestion: None,
+            preferred: AtomicUsize::new(0),
+            first: Mutex::new(None),
+            tls: None,
+        }
     }
 
     /// A dialer to a host that `relay`, which a person calls `name`, reaches; `ask` asks for that.
@@ -299,7 +320,12 @@ impl Dialer {
     /// The congestion control that the kernel is asked for.
     #[must_use]
     pub fn congestion(&self) -> Option<&Congestion> {
-        self.routes()[0].congestion.as_deref()
+        match &self.target {
+            // The sockets are of whoever connects.
+            Target::Beyond(_, via) => via.relay.congestion(),
+            Target::Any(routes) => routes[0].congestion(),
+            _ => self.congestion.as_deref(),
+        }
     }
 
     /// The addresses, the one that answered last first; none for a local one.
@@ -315,6 +341,16 @@ impl Dialer {
             Target::Any(routes) => routes[0].addresses(),
             Target::Local(_) | Target::Beyond(..) => Vec::new(),
         }
+    }
+
+    /// How far the first connection has come, if it was begun.
+    #[must_use]
+    pub fn first(&self) -> Option<First> {
+        *self.lock_first()
+    }
+
+    fn lock_first(&self) -> MutexGuard<'_, Option<First>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a lost connection is dialled again.
@@ -344,14 +380,17 @@ impl Dialer {
             }
             Target::Beyond(host, via) => self.dial_beyond(host, via, stop),
             Target::Any(routes) => {
-                let mut first = None;
+                let mut first: Option<DialError> = None;
                 for route in routes {
                     match route.dial(stop) {
                         // A receiver's own key is the same on all routes.
                         Err(error @ (DialError::Refused(_) | DialError::Stopped)) => return Err(error),
                         Err(error) => {
                             tracing::debug!("no connection by route {}: {error}", route.route_name());
-                            first.get_or_insert(error);
+                            // One that may do another time counts for more than one that never will.
+                            if first.as_ref().is_none_or(|first| first.is_refusal() && !error.is_refusal()) {
+                                first = Some(error);
+                            }
                         }
                         dialled => return dialled,
                     }
@@ -409,7 +448,13 @@ impl Dialer {
             return Err(failed(false, "it speaks before the receiver does".into()));
         }
         // The key of whoever answers behind a relay says nothing of the receiver's on other routes.
-        self.encrypt(stream, stop, || host.to_string()).map_err(|error| failed(error.is_refusal(), error.into()))
+        self.encrypt(stream, stop, || host.to_string()).map_err(|error| match error {
+            DialError::Stopped => DialError::Stopped,
+            DialError::Foreign { address, why } => {
+                failed(false, format!("{address} does not speak TLS behind it ({why})").into())
+            }
+            error => failed(error.is_refusal(), error.into()),
+        })
     }
 
     fn connect(&self, address: SocketAddr, stop: &Stop) -> io::Result<Stream> {
@@ -432,8 +477,14 @@ impl Dialer {
             }
         }
         let before = Instant::now();
+        self.lock_first().get_or_insert(First::Since(before));
         connect_until(&socket, address, before + DIAL_TIMEOUT, stop)?;
         let took = before.elapsed();
+        let mut first = self.lock_first();
+        if !matches!(*first, Some(First::Took(_))) {
+            *first = Some(First::Took(took));
+        }
+        drop(first);
         let stream = Stream::new(socket, self.stall, true)?;
         if let Some(congestion) = &self.congestion {
             congestion.note(stream.handle(), took);

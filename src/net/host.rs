@@ -35,7 +35,7 @@ impl HostPort {
         if host.is_empty() || host.len() > RELAY_NAME_LEN_MAX - 8 {
             return Err(error("a host's name has 1 to 255 characters"));
         }
-        if !host.bytes().all(|byte| byte.is_ascii_graphic()) || host.contains(['/', ',', '@', '[', ']']) {
+        if host.chars().any(|char| char.is_control() || char.is_whitespace()) || host.contains(['/', ',', '@', '[', ']']) {
             return Err(error("that is no name of a host"));
         }
         if port == 0 {

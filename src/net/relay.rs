@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -14,8 +14,8 @@ use super::Handle;
 use crate::limits::RELAY_BUFFER_LEN;
 
 /// Copies between two sockets, both ways, until both have ended. `first` was read from `client` already. `pass` is
-/// asked before so many bytes are sent on, and by 0 when an end has ended: it may wait, and ends it all by an error. At most `share` bytes are read
-/// at once.
+/// asked before so many bytes are sent on, and by 0 when an end has ended: it may wait, and ends it all by an error. At
+/// most `share` bytes are read at once.
 ///
 /// # Errors
 /// An end broke, or took nothing for `stall`; those of `pass`. Then neither end takes or gives any more.
@@ -33,11 +33,12 @@ pub fn join(
 }
 
 /// One direction.
-#[derive(Default)]
 struct Lane {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// Since when what waits in it has not become less.
+    since: Instant,
     /// Nothing more comes in.
     is_ended: bool,
     /// And the far end was told.
@@ -45,8 +46,17 @@ struct Lane {
 }
 
 impl Lane {
+    fn holding(first: Vec<u8>) -> Self {
+        Self { start: 0, end: first.len(), buffer: first, since: Instant::now(), is_ended: false, is_shut: false }
+    }
+
     fn has_waiting(&self) -> bool {
         self.start < self.end
+    }
+
+    /// How long its far end may still take nothing.
+    fn patience(&self, stall: Duration) -> Option<Duration> {
+        self.has_waiting().then(|| stall.saturating_sub(self.since.elapsed()))
     }
 
     /// Reads what is here, where all that came before is gone.
@@ -61,7 +71,7 @@ impl Lane {
                 Ok(0)
             }
             Ok((len, _)) => {
-                (self.start, self.end) = (0, len);
+                (self.start, self.end, self.since) = (0, len, Instant::now());
                 Ok(len)
             }
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
@@ -73,7 +83,7 @@ impl Lane {
     fn give_out(&mut self, far: &Handle) -> io::Result<()> {
         if self.has_waiting() {
             match send(&*far.0, &self.buffer[self.start..self.end], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-                Ok(len) => self.start += len,
+                Ok(len) => (self.start, self.since) = (self.start + len, Instant::now()),
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -89,8 +99,9 @@ impl Lane {
 fn copy(
     ends: [&Handle; 2], first: Vec<u8>, (share, stall): (usize, Duration), pass: &mut dyn FnMut(usize) -> io::Result<()>,
 ) -> io::Result<()> {
-    let stall = Timespec::try_from(stall).ok();
-    let mut lanes = [Lane { end: first.len(), buffer: first, ..Lane::default() }, Lane::default()];
+    let mut lanes = [Lane::holding(first), Lane::holding(Vec::new())];
+    // An end that was shut both ways says so for ever: it is asked only where there is something to do with it.
+    let mut are_hung = [false; 2];
     pass(lanes[0].end)?;
     lanes[0].give_out(ends[1])?;
     while lanes.iter().any(|lane| !lane.is_shut) {
@@ -99,22 +110,23 @@ fn copy(
             let reads = if from.is_ended || from.has_waiting() { PollFlags::empty() } else { PollFlags::IN };
             reads | if to.has_waiting() { PollFlags::OUT } else { PollFlags::empty() }
         });
-        // An end with which all is done would be reported for ever.
         let is_done = [0, 1].map(|end| lanes[end].is_ended && lanes[1 - end].is_shut);
-        let mut polled: Vec<PollFd<'_>> =
-            (0..2).filter(|end| !is_done[*end]).map(|end| PollFd::new(&*ends[end].0, wanted[end])).collect();
+        let asked: Vec<usize> = (0..2).filter(|end| !(is_done[*end] || are_hung[*end] && wanted[*end].is_empty())).collect();
+        let mut polled: Vec<PollFd<'_>> = asked.iter().map(|end| PollFd::new(&*ends[*end].0, wanted[*end])).collect();
         // Who has nothing to say may be silent for as long as it likes; who is sent something takes it.
-        let timeout = if lanes.iter().any(Lane::has_waiting) { stall.as_ref() } else { None };
-        match poll(&mut polled, timeout) {
-            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+        let patience = lanes.iter().filter_map(|lane| lane.patience(stall)).min();
+        if patience.is_some_and(|patience| patience.is_zero()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match poll(&mut polled, patience.and_then(|patience| Timespec::try_from(patience).ok()).as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(errno) => return Err(errno.into()),
         }
-        let reported = (0..2).filter(|end| !is_done[*end]).zip(&polled);
-        for (end, polled) in reported {
+        for (end, polled) in asked.into_iter().zip(&polled) {
+            are_hung[end] |= polled.revents().contains(PollFlags::HUP);
             // One that was shut down both ways, and not from here, takes and gives nothing any more.
-            let is_cut = polled.revents().contains(PollFlags::HUP) && !lanes[1 - end].is_shut;
+            let is_cut = are_hung[end] && !lanes[1 - end].is_shut;
             if is_cut || polled.revents().contains(PollFlags::ERR) {
                 return Err(io::ErrorKind::ConnectionReset.into());
             }
@@ -217,5 +229,41 @@ mod tests {
             });
             while matches!(server.read(&mut [0; 1 << 16]), Ok(1..)) {}
         }
+    }
+
+    #[test]
+    fn who_has_ended_and_takes_nothing_is_not_waited_for_longer_than_a_stall() {
+        let stall = Duration::from_millis(50);
+        // Whoever of both ends first: then what comes from the other has nobody who takes it.
+        for ends_first in [0, 1] {
+            let (mut one, mut other) = (pair(), pair());
+            let (first, second) = if ends_first == 0 { (&mut one.0, &mut other.1) } else { (&mut other.1, &mut one.0) };
+            first.end_writing().unwrap();
+            thread::scope(|scope| {
+                let joined =
+                    scope.spawn(|| join(one.1.handle(), other.0.handle(), Vec::new(), (1 << 16, stall), &mut |_| Ok(())));
+                second.handle().limit_waits(Duration::from_secs(5)).unwrap();
+                // It fills all that lies between them.
+                while second.write(&[7; 1 << 16]).is_ok() {}
+                let error = joined.join().unwrap().unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+            });
+        }
+        // And one that says its last word into full buffers, and is gone.
+        let (mut one, mut other) = (pair(), pair());
+        one.0.end_writing().unwrap();
+        let before = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        thread::scope(|scope| {
+            let joined = scope.spawn(|| {
+                let joined = join(one.1.handle(), other.0.handle(), Vec::new(), (1 << 16, stall), &mut |_| Ok(()));
+                (joined, rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).tv_nsec)
+            });
+            other.1.handle().limit_waits(Duration::from_secs(5)).unwrap();
+            // As much as two sockets hold, so that nobody waits here.
+            let _ = other.1.write(&[7; 300_000]);
+            let _ = other.1.end_writing();
+            let (joined, cpu) = joined.join().unwrap();
+            assert!(joined.is_err() && cpu - before.tv_nsec < 40_000_000, "{cpu}");
+        });
     }
 }

@@ -174,14 +174,17 @@ impl Sealed {
         }
         self.perform(Task::Close).map_err(TlsError::Broken)?;
         self.send_until(socket, deadline, Some(stop))?;
-        while !self.is_ended {
+        loop {
+            if !self.spare.is_empty() {
+                return Err(TlsError::Foreign("the peer says more than it was asked"));
+            }
+            if self.is_ended {
+                break;
+            }
             match self.step(&mut [], Task::Nothing)? {
                 Step::Plain(_) | Step::Encoded | Step::Send | Step::Done | Step::Ended => {}
                 Step::Closed => break,
                 Step::Blocked => self.receive_until(socket, deadline, Some(stop))?,
-            }
-            if !self.spare.is_empty() {
-                return Err(TlsError::Foreign("the peer says more than it was asked"));
             }
         }
         Ok(self.incoming.buffer[self.incoming.start..self.incoming.end].to_vec())

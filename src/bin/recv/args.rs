@@ -245,10 +245,11 @@ impl Args {
         (!self.no_fence).then_some(fence)
     }
 
-    /// What a name is looked up in: where connections are passed on it is looked up for each.
+    /// What a name is looked up in: where connections are passed on it is looked up for each. A configuration that is
+    /// read again may ask for that later.
     fn resolver_files(&self) -> impl Iterator<Item = PathBuf> {
         const FILES: [&str; 6] = ["/etc", "/run/systemd/resolve", "/lib", "/usr/lib", "/lib64", "/run/nscd"];
-        FILES.into_iter().map(PathBuf::from).filter(|_| !self.access.relay_to.is_empty())
+        FILES.into_iter().map(PathBuf::from).filter(|_| !self.access.relay_to.is_empty() || self.config.is_some())
     }
 
     pub(crate) fn loudness(&self) -> Loudness {

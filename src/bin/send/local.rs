@@ -29,6 +29,10 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let target = if target.as_os_str().is_empty() { Path::new(".") } else { target };
     let shown = Escaped::path(target);
     let transfer = &args.transfer;
+    ensure!(
+        !transfer.routes.are_given(),
+        "--via, --no_direct and --bind are for a receiver elsewhere: name it with --server and --port"
+    );
     client::check_source(&args.file)?;
     let itself = || format!("'{shown}' is where '{}' is: it can't be copied onto or into itself", Escaped::path(&args.file));
     ensure!(!client::lands_in_itself(&args.file, target)?, itself());

@@ -7,8 +7,8 @@ use parallel_transfer::limits::COMPRESS_LEVEL_MAX;
 /// The flags as they are given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compression {
-    /// Have content compressed on its way, where the other end can do that, too: zstd or none [default: none,
-    /// unless the other end asks for it]
+    /// Have content compressed on its way, where the other end can do that, too: zstd, or none, which asks
+    /// for nothing; the other end may all the same [default: none]
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     compress: Option<Method>,
 

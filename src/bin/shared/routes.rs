@@ -1,5 +1,6 @@
 //! The flags that say which ways lead to the receiver.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::wire::Wire;
 pub(crate) struct Routes {
     /// Go through these relays ('recv --relay_to') as well as directly: A/B goes through A and then B. USER@ logs in
     /// to a relay that wants it; the port is that of --port where none is said
-    #[arg(long, value_name = "[USER@]HOST[:PORT][/...],...", value_delimiter = ',')]
+    #[arg(long, value_name = "[USER@]HOST[:PORT][/...],...", value_delimiter = ',', value_parser = parse_relays)]
     via: Vec<String>,
 
     /// Go through the relay that printed the ticket in FILE ('recv --once --relay_to')
@@ -62,10 +63,10 @@ pub(crate) struct Goal<'a> {
 }
 
 impl Goal<'_> {
-    fn direct(&self) -> anyhow::Result<Dialer> {
+    fn direct(&self, ip_version: Option<IpVersion>) -> anyhow::Result<Dialer> {
         let dialer = match (self.ticket, self.server) {
             (Some(ticket), _) => Dialer::to_addresses(ticket.sockets(), self.stall, self.retry_for),
-            (None, Some((server, port))) => Dialer::to_host(server, port, self.ip_version, self.stall, self.retry_for)?,
+            (None, Some((server, port))) => Dialer::to_host(server, port, ip_version, self.stall, self.retry_for)?,
             (None, None) => bail!("--server and --port are needed"),
         };
         Ok(self.wire.dress(dialer, self.pace.clone()).with_tls(self.tls.clone()))
@@ -82,15 +83,27 @@ impl Goal<'_> {
 }
 
 impl Routes {
+    /// Is any of it said?
+    #[allow(dead_code, reason = "only send copies on this machine")]
+    pub(crate) fn are_given(&self) -> bool {
+        self.no_direct || !(self.via.is_empty() && self.via_ticket_file.is_empty() && self.bind.is_empty())
+    }
+
     /// A dialer to the receiver that takes all these routes.
     pub(crate) fn dialer(&self, goal: &Goal<'_>) -> anyhow::Result<Dialer> {
         let mut routes = Vec::new();
         if !self.no_direct && self.bind.is_empty() {
-            routes.push(goal.direct()?);
+            routes.push(goal.direct(goal.ip_version)?);
         }
         for bind in &self.bind {
             let bind = bind.parse().map_or_else(|_| Bind::Interface(bind.clone()), Bind::Address);
-            routes.push(goal.direct()?.with_bind(Some(bind)));
+            let version = match bind {
+                Bind::Address(IpAddr::V4(_)) => Some(IpVersion::V4),
+                Bind::Address(IpAddr::V6(_)) => Some(IpVersion::V6),
+                Bind::Interface(_) => None,
+            };
+            let direct = goal.direct(goal.ip_version.or(version));
+            routes.push(direct.with_context(|| format!("--bind {bind}"))?.with_bind(Some(bind)));
         }
         let has_relays = !(self.via.is_empty() && self.via_ticket_file.is_empty());
         ensure!(
@@ -123,7 +136,6 @@ impl Routes {
                 Ok((user, HostPort::parse(host, port)?))
             })
             .collect::<anyhow::Result<_>>()?;
-        ensure!(relays.len() <= RELAYS_IN_A_ROW_MAX, "at most {RELAYS_IN_A_ROW_MAX} relays in a row");
         let mut way: Option<(Dialer, String, Login)> = None;
         for (user, host) in relays {
             let login = match user {
@@ -164,4 +176,16 @@ impl Routes {
         let password = PasswordSource { file, variable }.password(|| terminal::ask_secret(&prompt))?;
         Ok(Login::Password { user, password })
     }
+}
+
+/// Relays in a row, as they were written. Which port is meant where none is said is known later.
+fn parse_relays(text: &str) -> Result<String, String> {
+    let relays = text.split('/').map(|relay| relay.rsplit_once('@').map_or(relay, |(_, host)| host));
+    if relays.clone().count() > RELAYS_IN_A_ROW_MAX {
+        return Err(format!("at most {RELAYS_IN_A_ROW_MAX} relays in a row"));
+    }
+    for relay in relays {
+        HostPort::parse(relay, Some(1)).map_err(|error| error.to_string())?;
+    }
+    Ok(text.to_owned())
 }

@@ -237,3 +237,33 @@ fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
     queue.abort();
     assert_eq!(queue.wait_event(Some(5), later()), Event::Finished);
 }
+
+#[test]
+fn who_may_take_nothing_leaves_the_wake_up_to_one_who_may() {
+    let progress = Progress::default();
+    let queue = Queue::new(Terms { repeats: false, ..terms(1 << 20) }, &progress);
+    let holders: Vec<Holder> = (0..4).map(|_| queue.enter(1)).collect();
+    let give = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let (queue, give) = (&queue, &give);
+        for holder in holders {
+            scope.spawn(move || {
+                while let Some(chunk) = queue.take(holder) {
+                    give.lock().unwrap().push(holder);
+                    queue.settle(vec![(chunk, Outcome::Stored)]);
+                }
+            });
+        }
+        queue.set_at_work(1);
+        for name in ["a", "b", "c", "d", "e"] {
+            // Each is a single wake-up, perhaps of one that may not.
+            let before = give.lock().unwrap().len();
+            queue.push(vec![file(name, 1)]);
+            while give.lock().unwrap().len() == before {
+                std::thread::yield_now();
+            }
+        }
+        queue.close();
+    });
+    assert_eq!(give.into_inner().unwrap().len(), 5);
+}
