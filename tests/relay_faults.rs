@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test is no peer")]
 mod common;
 
+use std::fs;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
