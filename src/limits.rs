@@ -116,6 +116,9 @@ pub const THREAD_NUM_MAX: usize = 256;
 /// Threads in each worker process where `--thread_num` does not say.
 pub const THREAD_NUM_DEFAULT: usize = 3;
 
+/// The same over a long path: each connection begins there with ten packets a round trip (RFC 6928).
+pub const THREAD_NUM_FAR: usize = 6;
+
 /// Connections closed on a chunk before its file is given up: some seconds, with the waits between
 /// them. A network that breaks every connection for a moment looks the same.
 pub const CHUNK_REFUSALS_MAX: u8 = 6;

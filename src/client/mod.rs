@@ -108,6 +108,8 @@ pub struct Job {
     pub process_num: usize,
     /// Threads in each process at the most.
     pub thread_num: usize,
+    /// The same on a long path, where threads wait more than they work.
+    pub far_thread_num: usize,
     /// The program to start further processes from; without one the threads of all processes are
     /// threads of this one.
     pub program: Option<PathBuf>,
@@ -416,7 +418,7 @@ impl<'a> Crew<'a> {
         match self.source {
             _ if !is_usual => 0,
             Source::File(_) => 1,
-            Source::Tree(_) => self.job.thread_num.saturating_mul(self.job.process_num).min(READY_NUM_MAX),
+            Source::Tree(_) => self.job.far_thread_num.saturating_mul(self.job.process_num).min(READY_NUM_MAX),
         }
     }
 
@@ -488,6 +490,7 @@ impl<'a> Crew<'a> {
         // processors are not what is waited for.
         let is_near = worker.progress.routes().is_empty() && worker.ready.is_none_or(|ready| !ready.is_long());
         let Some(program) = job.program.as_ref().filter(|_| is_near) else {
+            let thread_num = if is_near { thread_num } else { job.far_thread_num };
             return start_workers(scope, queue, worker, (thread_num.saturating_mul(job.process_num), 1), |_| Ok(()));
         };
         start_workers(scope, queue, worker, (thread_num, job.process_num), |number| {

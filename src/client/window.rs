@@ -10,6 +10,9 @@ use crate::progress::Shortest;
 #[derive(Debug)]
 pub(super) struct Window<'a> {
     frames: usize,
+    /// How long it was full and waited for an answer, since it grew last. Answers that come one by one let nobody
+    /// wait for long, and few frames be sent all the same.
+    waited: Duration,
     /// When the connection asked something that is answered at once, if it does, and has no answer yet.
     asked: Option<Instant>,
     /// What such answers took on all connections.
@@ -19,7 +22,7 @@ pub(super) struct Window<'a> {
 impl<'a> Window<'a> {
     /// That of a new connection. Where nothing is `answered_at_once` it never grows.
     pub(super) fn new(answered_at_once: bool, round_trip: &'a Shortest) -> Self {
-        Self { frames: WINDOW_FRAMES_MAX, asked: answered_at_once.then(Instant::now), round_trip }
+        Self { frames: WINDOW_FRAMES_MAX, waited: Duration::ZERO, asked: answered_at_once.then(Instant::now), round_trip }
     }
 
     /// Ranges that may be unanswered.
@@ -44,9 +47,12 @@ impl<'a> Window<'a> {
     /// It was full for so long until an answer came. Is it a larger one now?
     pub(super) fn note_full(&mut self, waited: Duration) -> bool {
         let is_long = self.round_trip.known().is_some_and(|trip| trip >= WINDOW_TRIP_MIN);
-        let grows = is_long && waited >= WINDOW_WAIT_MIN && self.frames < WINDOW_GROWN_MAX;
+        if is_long {
+            self.waited += waited;
+        }
+        let grows = self.waited >= WINDOW_WAIT_MIN && self.frames < WINDOW_GROWN_MAX;
         if grows {
-            self.frames *= 2;
+            (self.frames, self.waited) = (self.frames * 2, Duration::ZERO);
         }
         grows
     }
@@ -66,6 +72,8 @@ mod tests {
         assert!(!window.note_full(LONG), "nobody knows how long the path is");
         trip.note(LONG);
         assert!(!window.note_full(SHORT), "it was hardly waited for");
+        assert_eq!((0..4).filter(|_| window.note_full(SHORT)).count(), 1, "in all it was");
+        window = Window::new(true, &trip);
         let mut times = 0;
         while window.note_full(LONG) {
             times += 1;

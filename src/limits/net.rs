@@ -89,7 +89,7 @@ pub const RELAYS_IN_A_ROW_MAX: usize = 4;
 pub const READY_AFTER: Duration = Duration::from_millis(10);
 
 /// Connections that are dialled so at the most.
-pub const READY_NUM_MAX: usize = 8;
+pub const READY_NUM_MAX: usize = 12;
 
 /// How old such a connection may be when it is used first: receivers wait for twice as long until one joins a job, see
 /// [`LOGIN_TIMEOUT`](super::LOGIN_TIMEOUT).

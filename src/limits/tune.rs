@@ -12,8 +12,8 @@ pub const WINDOW_GROWN_MAX: usize = 4096;
 /// Chunks that a child process may hold on a long path.
 pub const CHILD_CHUNKS_GROWN_MAX: usize = 8192;
 
-/// How long a full window must have waited for an answer to become a larger one: less is what a receiver
-/// takes for the files that it has.
+/// How long a full window must have waited for answers, in all, to become a larger one: less is what a receiver takes for
+/// the files that it has.
 pub const WINDOW_WAIT_MIN: Duration = Duration::from_millis(5);
 
 /// A round trip of a path that is long enough for a larger window. Within 5 ms nobody handles more than 256 files.
@@ -45,8 +45,8 @@ pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes that are taken in at once meanwhile.
 pub const AHEAD_READ_LEN: usize = 64 * 1024;
 
-/// Connections that a transfer begins with, where it may have more: those of a usual machine.
-pub const TUNE_START: usize = 8;
+/// Connections that a transfer begins with, where it may have more: those of a usual machine over a long path.
+pub const TUNE_START: usize = 12;
 
 /// How often the number of connections is looked at.
 pub const TUNE_EVERY: Duration = Duration::from_millis(500);

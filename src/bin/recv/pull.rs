@@ -99,6 +99,8 @@ impl Args {
             let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
             store.keep_index_below(state_folder.as_deref());
         }
+        // Relays are where the way is long.
+        let thread_num = if dialer.has_routes() { transfer.far_thread_num() } else { transfer.thread_num() };
         let job = Pull {
             from: Open { purpose: Purpose::Browse, ..transfer.open(self.file.as_bytes())? },
             is_folder: None,
@@ -108,7 +110,7 @@ impl Args {
             store: &store,
             into,
             length: transfer.length,
-            threads: transfer.process_num().saturating_mul(transfer.thread_num),
+            threads: transfer.process_num().saturating_mul(thread_num),
             pace: transfer.wire.pace(),
         };
         let what = format!("{} of {}", Escaped(self.file.as_bytes()), job.dialer);

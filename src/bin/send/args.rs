@@ -108,7 +108,8 @@ impl Args {
             target,
             length: self.transfer.length,
             process_num: self.transfer.process_num(),
-            thread_num: self.transfer.thread_num,
+            thread_num: self.transfer.thread_num(),
+            far_thread_num: self.transfer.far_thread_num(),
             // A rate is kept by one process.
             program: std::env::current_exe().ok().filter(|_| self.transfer.wire.bwlimit.is_none()),
         })

@@ -102,8 +102,9 @@ impl Routes {
                 Bind::Address(IpAddr::V6(_)) => Some(IpVersion::V6),
                 Bind::Interface(_) => None,
             };
-            let direct = goal.direct(goal.ip_version.or(version));
-            routes.push(direct.with_context(|| format!("--bind {bind}"))?.with_bind(Some(bind)));
+            // Where there is none of that version its own error says so, and others are used.
+            let direct = goal.direct(goal.ip_version.or(version)).or_else(|_| goal.direct(goal.ip_version))?;
+            routes.push(direct.with_bind(Some(bind)));
         }
         let has_relays = !(self.via.is_empty() && self.via_ticket_file.is_empty());
         ensure!(

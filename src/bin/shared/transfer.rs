@@ -8,7 +8,8 @@ use clap::{ArgAction, Command};
 use parallel_transfer::client::{Login, new_token};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_size};
 use parallel_transfer::limits::{
-    CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, RETRY_FOR_FORGETFUL, STALL_DEFAULT, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
+    CHUNK_LEN_DEFAULT, PROCESS_NUM_MAX, RETRY_FOR_DEFAULT, RETRY_FOR_FORGETFUL, STALL_DEFAULT, THREAD_NUM_DEFAULT,
+    THREAD_NUM_FAR, THREAD_NUM_MAX,
 };
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
@@ -32,9 +33,9 @@ pub(crate) struct Transfer {
     #[arg(long = "process_num", alias = "process-num", value_name = "N", value_parser = parse_count::<PROCESS_NUM_MAX>, allow_negative_numbers = true)]
     pub(crate) process_num: Option<usize>,
 
-    /// Threads in each process at the most, each with a connection [default: 3]
-    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, allow_negative_numbers = true, default_value_t = THREAD_NUM_DEFAULT, hide_default_value = true)]
-    pub(crate) thread_num: usize,
+    /// Threads in each process at the most, each with a connection [default: 3; over a long path 6]
+    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, allow_negative_numbers = true)]
+    thread_num: Option<usize>,
 
     /// Use only addresses of this IP version, 4 or 6 [default: all]
     #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
@@ -96,6 +97,15 @@ impl Transfer {
 
     pub(crate) fn stall(&self) -> Duration {
         self.stall_timeout.unwrap_or(STALL_DEFAULT)
+    }
+
+    pub(crate) fn thread_num(&self) -> usize {
+        self.thread_num.unwrap_or(THREAD_NUM_DEFAULT)
+    }
+
+    /// The same for a long path.
+    pub(crate) fn far_thread_num(&self) -> usize {
+        self.thread_num.unwrap_or(THREAD_NUM_FAR)
     }
 
     pub(crate) fn process_num(&self) -> usize {

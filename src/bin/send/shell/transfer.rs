@@ -106,6 +106,7 @@ fn put_one(shell: &Shell, source: &Path, into: &RemotePath, progress: &Progress)
         length: args.length,
         process_num: args.process_num(),
         thread_num: args.thread_num,
+        far_thread_num: args.thread_num,
         // A rate is kept by one process.
         program: std::env::current_exe().ok().filter(|_| args.wire.bwlimit.is_none()),
     };
