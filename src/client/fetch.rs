@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::live::Registered;
 use super::outcome::Outcome;
@@ -85,6 +85,8 @@ struct Paced<'a> {
     pace: Option<&'a Arc<Pace>>,
     progress: &'a Progress,
     stop: &'a Stop,
+    /// How long content was waited for.
+    waited: Duration,
 }
 
 impl Read for Paced<'_> {
@@ -96,7 +98,9 @@ impl Read for Paced<'_> {
         let len = self.pace.map_or(bytes.len(), |pace| pace.share(bytes.len()));
         let before = Instant::now();
         let read = self.stream.read(bytes.get_mut(..len).unwrap_or_default());
-        self.progress.waits.answers.add(before.elapsed());
+        let waited = before.elapsed();
+        self.waited += waited;
+        self.progress.waits.answers.add(waited);
         self.progress.wire_bytes.add(*read.as_ref().unwrap_or(&0) as u64);
         if let (Some(pace), Ok(len @ 1..)) = (self.pace, &read) {
             pace.wait(*len);
@@ -233,18 +237,22 @@ impl<'a> Fetch<'a> {
                     let asked = self.asked.front_mut().ok_or_else(|| invalid("content that was not asked for"))?;
                     bytes += asked.chunk.bytes();
                     let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(asked.put.file.identity.size));
-                    let mut stream =
-                        Paced { stream: &mut self.stream, pace: self.site.pace, progress: self.progress, stop: self.stop };
+                    let (pace, progress, stop) = (self.site.pace, self.progress, self.stop);
+                    let mut stream = Paced { stream: &mut self.stream, pace, progress, stop, waited: Duration::ZERO };
                     let (landing, store) = (self.site.landing, self.site.store);
                     let taker = Taker { landing, store, folders: &mut self.folders };
                     let mut times = Times::default();
                     let reply =
                         taker.take(&mut self.inbox, &mut stream, &asked.put, &mut times, |_| Ok(()), subtrees.as_mut())?;
+                    let waited = stream.waited;
                     self.waits.verifying.add(times.digest);
                     self.waits.writing.add(times.file);
                     let outcome = outcome_of(reply).ok_or_else(|| invalid("an answer to nothing that was asked"))?;
                     asked.chunk.subtrees = subtrees.map(|subtrees| subtrees.iter().collect()).unwrap_or_default();
                     self.settle(outcome, outcomes);
+                    if is_full && self.window.note_full(waited) {
+                        self.stream.read_ahead(CONTENT_AHEAD_LEN_MAX);
+                    }
                 }
                 Reply::Answer(answer) => {
                     if !matches!(answer.status, Status::Refused | Status::Voided) {
