@@ -102,7 +102,7 @@ pub enum Request<'a> {
     /// Pass this connection on to another receiver. Once that is granted its TLS ends in order, and what follows is
     /// that receiver's.
     Relay {
-        /// Its name or address, and its port, as [`relay_name`] joins them.
+        /// Its name or address, and its port: `host:9000`, `[2001:db8::7]:9000`.
         to: String,
     },
     /// Change the account's password.
