@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::plan::Chunk;
-use crate::limits::{
-    BLOCK_LEN, CHUNK_TRIES_MAX, REPEAT_AFTER_MIN, REPEATS_WORK_MAX, ROUTE_CHUNK_LEN_MIN, ROUTE_CHUNK_TIME, ROUTE_RATE_TIME,
-};
+use crate::limits::{BLOCK_LEN, CHUNK_LEN_MIN, CHUNK_TIME, CHUNK_TRIES_MAX, RATE_TIME, REPEAT_AFTER_MIN, REPEATS_WORK_MAX};
 
 /// Who takes chunks: a thread, or a process with several.
 pub(super) type Holder = u32;
@@ -141,11 +139,14 @@ impl Flight {
         self.confirmed_work
     }
 
-    /// Bytes of a chunk that one of a holder's threads is busy with for a moment, and for no longer.
-    pub(super) fn share(&self, holder: Holder) -> u64 {
-        let Some(load) = self.loads.get(&holder).filter(|load| !load.busy.is_zero()) else { return ROUTE_CHUNK_LEN_MIN };
+    /// Bytes of a chunk that one of a holder's threads is busy with for a moment, and for no longer; ever fewer when
+    /// little is `left` for all of them, so that they are done at once (guided self-scheduling).
+    pub(super) fn share(&self, holder: Holder, left: u64) -> u64 {
+        let Some(load) = self.loads.get(&holder).filter(|load| !load.busy.is_zero()) else { return CHUNK_LEN_MIN };
         let rate = load.done as f64 / load.busy.as_secs_f64() / load.threads as f64;
-        ((rate * ROUTE_CHUNK_TIME.as_secs_f64()) as u64).max(ROUTE_CHUNK_LEN_MIN).next_multiple_of(BLOCK_LEN as u64)
+        let threads: usize = self.loads.values().map(|load| load.threads).sum();
+        let most = left / (2 * threads.max(1) as u64);
+        ((rate * CHUNK_TIME.as_secs_f64()) as u64).min(most).max(CHUNK_LEN_MIN).next_multiple_of(BLOCK_LEN as u64)
     }
 
     /// Hands out a chunk that nobody has.
@@ -257,7 +258,7 @@ impl Flight {
             self.confirmed_work = self.confirmed_work.saturating_add(chunk.work());
             load.busy += time;
             load.done = load.done.saturating_add(chunk.work());
-            if load.busy > ROUTE_RATE_TIME {
+            if load.busy > RATE_TIME {
                 (load.busy, load.done) = (load.busy / 2, load.done / 2);
             }
         }
@@ -365,16 +366,20 @@ mod tests {
     fn a_share_follows_the_rate_of_its_holder() {
         let (mut flight, mut now) = (Flight::default(), Instant::now());
         let (slow, quick) = (flight.enter(1), flight.enter(1));
-        assert_eq!(flight.share(quick), ROUTE_CHUNK_LEN_MIN, "nothing is known of it");
+        assert_eq!(flight.share(quick, u64::MAX), CHUNK_LEN_MIN, "nothing is known of it");
         for (holder, rate) in [(slow, 1 << 18), (quick, 1 << 24), (quick, 1 << 22)] {
             for _ in 0..20 {
                 let chunk = flight.hand_out(chunk(rate), holder, now);
                 now += Duration::from_secs(1);
                 assert!(flight.take_back(&chunk, true, now));
             }
-            let (share, half) = (flight.share(holder), (rate / 2).max(ROUTE_CHUNK_LEN_MIN));
+            let (share, half) = (flight.share(holder, u64::MAX), (rate / 2).max(CHUNK_LEN_MIN));
             assert!(share >= half && share < half + half / 4 && share.is_multiple_of(BLOCK_LEN as u64), "{rate}: {share}");
         }
+        for (left, most) in [(1 << 40, 1 << 40), (1 << 24, 1 << 22), (1 << 20, CHUNK_LEN_MIN)] {
+            assert!(flight.share(quick, left) <= most, "{left} are left for two");
+        }
+        assert_eq!(flight.share(quick, 1 << 23), 1 << 21, "a quarter for each of two, twice");
     }
 
     #[test]

@@ -57,7 +57,7 @@ pub use walk::Look;
 
 use crate::compress::Level;
 use crate::digest::Checksum;
-use crate::limits::{BLOCK_LEN, JOURNALED_LEN_MIN, READY_NUM_MAX, WRITE_NUMBER_MAX};
+use crate::limits::{BLOCK_LEN, GROW_THREAD_BYTES, JOURNALED_LEN_MIN, READY_NUM_MAX, WRITE_NUMBER_MAX};
 use crate::net;
 use crate::net::dial::{DialError, Dialer};
 use crate::net::tls::Client;
@@ -299,8 +299,9 @@ fn attempt(
     let crew = Crew { job, source: &source, target, watcher, is_first, queue: &queue, worker, agreed: &agreed, live, stop };
     let ended = thread::scope(|scope| -> anyhow::Result<_> {
         let (ready, over) = (&ready, &over);
-        for number in 0..crew.number_ahead() {
-            named(scope, &format!("r{number}"), || ready.dial(over))?;
+        let number = crew.number_ahead();
+        if number > 0 {
+            named(scope, "ready", move || ready.dial(scope, number, over))?;
         }
         let first = dial_first(&job.dialer, &PUSH, is_first, progress, stop);
         let ended = first.map(|first| crew.work(scope, walk, first, &done));
@@ -415,11 +416,14 @@ impl<'a> Crew<'a> {
     /// Connections that are worth dialling before it is known how much there is to do.
     fn number_ahead(&self) -> usize {
         let is_usual = matches!(self.target, Target::Session(_)) && !self.job.dialer.has_routes() && !self.job.dialer.is_local();
-        match self.source {
-            _ if !is_usual => 0,
-            Source::File(_) => 1,
-            Source::Tree(_) => self.job.far_thread_num.saturating_mul(self.job.process_num).min(READY_NUM_MAX),
-        }
+        let enough_for = match self.source {
+            _ if !is_usual => return 0,
+            // One that can't be read is sent by nobody.
+            Source::File(path) => std::fs::metadata(path).map_or(0, |meta| meta.len()).div_ceil(GROW_THREAD_BYTES).max(1),
+            Source::Tree(_) => u64::MAX,
+        };
+        let threads = self.job.far_thread_num.saturating_mul(self.job.process_num).min(READY_NUM_MAX);
+        usize::try_from(enough_for).unwrap_or(usize::MAX).min(threads)
     }
 
     /// Ends all workers of this process, whatever they hold.

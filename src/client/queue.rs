@@ -258,7 +258,7 @@ impl<'a> Queue<'a> {
 
     fn pop_fresh(&self, state: &mut State, holder: Holder) -> Option<Chunk> {
         // Connections may differ by much: who is slow gets little at a time.
-        let share = if self.terms.repeats { state.flight.share(holder) } else { u64::MAX };
+        let share = if self.terms.repeats { state.flight.share(holder, state.waiting_work) } else { u64::MAX };
         while let Some(rest) = state.rests.front_mut() {
             // What fits into one chunk needs no journal; among routes any may be slow.
             let is_shared = self.terms.has_routes || rest.file.meta.identity.size > self.terms.length;

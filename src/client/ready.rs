@@ -2,11 +2,13 @@
 //! round trips after it; on a short one that is no time, and each is dialled when there is work for it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::grow::named;
 use crate::limits::{READY_AFTER, READY_MAX};
 use crate::net::Stream;
-use crate::net::dial::{Dialer, First};
+use crate::net::dial::{DialError, Dialer, First};
 use crate::stop::Stop;
 
 /// Streams that no worker has yet.
@@ -38,40 +40,55 @@ impl<'a> Ready<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Dials one, unless the path is short.
-    pub(super) fn dial(&self, stop: &Stop) {
+    /// Dials so many, unless the path is short.
+    pub(super) fn dial<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, number: usize, stop: &'scope Stop) {
+        if !self.wait_if_long(stop) {
+            return;
+        }
+        {
+            let mut state = self.lock();
+            state.is_long = true;
+            state.dialling = number;
+        }
+        for index in 0..number {
+            if let Err(error) = named(scope, &format!("r{index}"), || self.dial_one(stop)) {
+                tracing::debug!("no connection ahead of the work: {error}");
+                self.note(None);
+            }
+        }
+        let is_over = |state: &mut State| state.dialling > 0;
+        drop(self.changed.wait_while(self.lock(), is_over));
+        // Nobody waits for who says nothing.
+        stop.wait(READY_MAX);
+        self.lock().streams.clear();
+    }
+
+    /// Waits until it is known whether the path is a long one.
+    fn wait_if_long(&self, stop: &Stop) -> bool {
         loop {
             let left = match self.dialer.first() {
-                Some(First::Took(time)) if time < READY_AFTER => return,
-                Some(First::Took(_)) => break,
-                Some(First::Since(since)) if since.elapsed() >= READY_AFTER => break,
+                Some(First::Took(time)) => return time >= READY_AFTER,
+                Some(First::Since(since)) if since.elapsed() >= READY_AFTER => return true,
                 Some(First::Since(since)) => READY_AFTER.saturating_sub(since.elapsed()),
                 None => READY_AFTER,
             };
             if stop.wait(left) {
-                return;
+                return false;
             }
         }
-        let mut state = self.lock();
-        state.is_long = true;
-        state.dialling += 1;
-        drop(state);
-        let dialled = self.dialer.dial(stop);
+    }
+
+    fn dial_one(&self, stop: &Stop) {
+        // Whoever dials for itself hears why it fails.
+        let failed = |error: &DialError| tracing::debug!("no connection ahead of the work: {error}");
+        self.note(self.dialer.dial(stop).inspect_err(failed).ok());
+    }
+
+    /// One is not dialled any more.
+    fn note(&self, stream: Option<Stream>) {
         let mut state = self.lock();
         state.dialling -= 1;
-        match dialled {
-            Ok(stream) => {
-                state.streams.push((Instant::now(), stream));
-                self.changed.notify_all();
-                drop(state);
-                // Nobody waits for who says nothing.
-                stop.wait(READY_MAX);
-                self.lock().streams.retain(|(since, _)| since.elapsed() < READY_MAX);
-                return;
-            }
-            // Whoever dials for itself hears why.
-            Err(error) => tracing::debug!("no connection ahead of the work: {error}"),
-        }
+        state.streams.extend(stream.map(|stream| (Instant::now(), stream)));
         self.changed.notify_all();
     }
 

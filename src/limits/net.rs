@@ -95,16 +95,6 @@ pub const READY_NUM_MAX: usize = 12;
 /// [`LOGIN_TIMEOUT`](super::LOGIN_TIMEOUT).
 pub const READY_MAX: Duration = Duration::from_secs(5);
 
-/// How long a chunk should take on a route among several: what is left of the last ones when the others are done is
-/// waited for, and what a route that dies holds is sent again.
-pub const ROUTE_CHUNK_TIME: Duration = Duration::from_millis(500);
-
-/// Bytes of a chunk on the slowest of them, and before it is known how fast one is.
-pub const ROUTE_CHUNK_LEN_MIN: u64 = 1024 * 1024;
-
-/// How far back the rate of a route is looked at.
-pub const ROUTE_RATE_TIME: Duration = Duration::from_secs(4);
-
 /// Routes to one receiver.
 pub const ROUTES_MAX: usize = 64;
 

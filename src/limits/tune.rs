@@ -45,6 +45,21 @@ pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Bytes that are taken in at once meanwhile.
 pub const AHEAD_READ_LEN: usize = 64 * 1024;
 
+/// How long a chunk of a large file should take on its connection: what is left of the last ones when the others are done
+/// is waited for, and what a connection that dies holds is sent again.
+pub const CHUNK_TIME: Duration = Duration::from_millis(500);
+
+/// Bytes of such a chunk on the slowest connection, and before it is known how fast one is.
+pub const CHUNK_LEN_MIN: u64 = 1024 * 1024;
+
+/// How far back the rate of whoever takes chunks is looked at.
+pub const RATE_TIME: Duration = Duration::from_secs(4);
+
+/// Bytes that wait for their turn in the socket of a stream over a long path: what one that turns out to be slow has still
+/// to send when all the others are done. A tenth of a second at 20 Mbit/s, and 2 ms, which a thread takes to send
+/// more, at 1 Gbit/s.
+pub const UNSENT_LEN_MAX: u32 = 256 * 1024;
+
 /// Connections that a transfer begins with, where it may have more: those of a usual machine over a long path.
 pub const TUNE_START: usize = 12;
 

@@ -16,7 +16,7 @@ use super::host::HostPort;
 use super::pace::Pace;
 use super::tls::{Client, Refusal, TlsError};
 use super::{IpVersion, Stream};
-use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, TLS_HELLO_TIMEOUT};
+use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, READY_AFTER, TLS_HELLO_TIMEOUT, UNSENT_LEN_MAX};
 use crate::stop::Stop;
 
 /// Opens streams to one receiver: straight, through a relay, or by whichever of several routes goes through.
@@ -485,6 +485,10 @@ impl Dialer {
             *first = Some(First::Took(took));
         }
         drop(first);
+        if took >= READY_AFTER {
+            // A system that can't do without it sends all the same.
+            let _ = socket.set_tcp_notsent_lowat(UNSENT_LEN_MAX);
+        }
         let stream = Stream::new(socket, self.stall, true)?;
         if let Some(congestion) = &self.congestion {
             congestion.note(stream.handle(), took);
