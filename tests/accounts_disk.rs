@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -185,6 +186,34 @@ fn people_log_in_while_another_program_has_the_accounts_locked() {
             .is_number()
     };
     wait_until("the login is noted", noted);
+}
+
+// B20 D16
+#[test]
+fn a_job_of_an_account_that_is_locked_ends_in_time_although_logins_can_not_be_noted() {
+    let (service, source) = (Service::start(&[]), temp_dir());
+    write(&source.path().join("file"), vec![7; 8 << 20]);
+    // It lets nobody else write, but for the moment in which it has locked an account.
+    let script = "import sqlite3, sys\n\
+        db = sqlite3.connect(sys.argv[1], isolation_level=None); db.execute('BEGIN IMMEDIATE')\n\
+        print('held', flush=True); sys.stdin.readline()\n\
+        db.execute('UPDATE accounts SET is_locked = 1 WHERE name = ?', ['alice'])\n\
+        db.execute('COMMIT'); db.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.readline()";
+    let file = service.place.path().join("accounts.db");
+    let mut shell =
+        Command::new("python3").args(["-c", script]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(shell.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "held");
+    let sender = Sender::start(&mut service.send_as("alice", "pw of alice", source.path(), &["--bwlimit", "256K"]));
+    wait_until("it has begun, and its login waits to be noted", || service.home(1).join("in").exists());
+    let before = Instant::now();
+    shell.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "locked");
+    let ended = sender.wait();
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    assert!(ended.code != Some(0) && ended.said.contains("locked"), "{:?} {}", ended.code, ended.said);
 }
 
 // D14

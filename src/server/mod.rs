@@ -169,14 +169,19 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
     let (penalties, sign_ups) = (Penalties::default(), Penalties::default());
     let pace = at_start.rate.map(|rate| Arc::new(Pace::new(rate)));
     let trail = Audit::new(at_start.audits, Peer::Local, &metrics);
+    let acted = AtomicBool::new(false);
     let only = thread::scope(|scope| {
         thread::Builder::new()
             .name("adopt".to_owned())
             .spawn_scoped(scope, || homes.adopt(at_start.keep_incoming, &mut || !stop.is_asked()))?;
         let draining =
             thread::Builder::new().name("drain".to_owned()).spawn_scoped(scope, || drain(&guard, live, stop, &closing))?;
-        let sweep = || sweep(&guard, &sessions, homes, live, (&trail, &closing));
+        let (acted, trail) = (&acted, &trail);
+        let sweep = || sweep(&guard, &sessions, homes, live, (acted, &closing));
         thread::Builder::new().name("sweep".to_owned()).spawn_scoped(scope, sweep)?;
+        if homes.want_login() {
+            thread::Builder::new().name("note".to_owned()).spawn_scoped(scope, || note(homes, trail, (acted, &closing)))?;
+        }
         if let Some(listener) = &at_start.metrics {
             let (metrics, sessions, at_start) = (&metrics, &sessions, &at_start);
             let page = move || {
@@ -258,19 +263,19 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
 }
 
 /// Until nobody is taken in any more, ends jobs that must end, and lets go of what nobody needs any more.
-fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, (audit, closing): (&Audit<'_>, &Stop)) {
+/// Sets `acted` where somebody did something to accounts.
+fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, (acted, closing): (&AtomicBool, &Stop)) {
     let mut swept = Instant::now();
     while !closing.wait(if homes.want_login() { ACCOUNTS_EVERY } else { SWEEP_EVERY }) {
         let is_due = swept.elapsed() >= SWEEP_EVERY;
         let are_changed = homes.refresh();
-        homes.note_logins();
         let are_idle = is_due && live.current().idle.is_some_and(|idle| sessions.limit_idle(idle));
         if are_changed || are_idle {
             guard.wake_over();
             sessions.end_over();
         }
         if are_changed {
-            homes.take_acts().iter().for_each(|act| audit.administered(act));
+            acted.store(true, Ordering::Relaxed);
         }
         if is_due {
             swept = Instant::now();
@@ -280,6 +285,17 @@ fn sweep(guard: &Guard, sessions: &Sessions, homes: &Homes, live: &LiveConfig, (
             if guard.wait_until_empty(Instant::now()) {
                 homes.sync_if_needed();
             }
+        }
+    }
+}
+
+/// Until nobody is taken in any more, notes who logged in, and tells what administrators did. Either is written to the
+/// accounts, and may wait for a disk or another program longer than a job whose account was locked may go on.
+fn note(homes: &Homes, audit: &Audit<'_>, (acted, closing): (&AtomicBool, &Stop)) {
+    while !closing.wait(ACCOUNTS_EVERY) {
+        homes.note_logins();
+        if acted.swap(false, Ordering::Relaxed) {
+            homes.take_acts().iter().for_each(|act| audit.administered(act));
         }
     }
 }
