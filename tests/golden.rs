@@ -153,27 +153,15 @@ fn requests() -> Vec<(Vec<u8>, Request<'static>)> {
             Request::Open(open.clone())
         }
     };
+    let plain_open = Open::plain(TOKEN, Purpose::Bring);
     let rich_open = Open {
-        token: TOKEN,
         directory: b"/in".to_vec(),
         credential: Credential::Ticket(SECRET),
         checksum: Checksum::Blake3,
         keeps_old: true,
         syncs: true,
         is_dry: true,
-        purpose: Purpose::Bring,
-        compression: None,
-    };
-    let plain_open = Open {
-        token: TOKEN,
-        directory: Vec::new(),
-        credential: Credential::None,
-        checksum: Checksum::None,
-        keeps_old: false,
-        syncs: false,
-        is_dry: false,
-        purpose: Purpose::Bring,
-        compression: None,
+        ..plain_open
     };
     let user = b"alice".to_vec();
     let password = Credential::Password { user: user.clone(), password: Secret::from(b"pw".to_vec()) };

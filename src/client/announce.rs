@@ -10,11 +10,12 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::attempts::Interrupted;
+use super::attempts::{Interrupted, dial_again};
 use super::digests::note_there;
 use super::entries::Entries;
 use super::live::Live;
 use super::login::Login;
+use super::outcome::PUSH;
 use super::plan::Sending;
 use super::queue::Queue;
 use super::source::Source;
@@ -171,10 +172,7 @@ impl<'a> Announcer<'a> {
                 return Err(anyhow::Error::from(error).context(what));
             }
             self.stop.wait(backoff(line.lost.into()));
-            let stream = self.dialer.dial_patiently(self.stop);
-            // By now something may have landed: it is no refusal of the whole job.
-            let stream = stream.map_err(|error| anyhow::anyhow!("the receiver went away: {:#}", anyhow::Error::from(error)))?;
-            self.progress.connections.add(1);
+            let stream = dial_again(self.dialer, &PUSH, self.progress, self.stop)?;
             line.talk = Talk::over(self.live.register(stream));
             match self.open_session(line) {
                 Ok(()) => break,

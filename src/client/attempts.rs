@@ -28,15 +28,21 @@ pub(super) fn interrupted(error: anyhow::Error, is_first: bool) -> anyhow::Error
 pub(super) fn dial_first(
     dialer: &Dialer, words: &Words, is_first: bool, progress: &Progress, stop: &Stop,
 ) -> anyhow::Result<Stream> {
-    let dialled = if is_first {
-        dialer.dial(stop).with_context(|| format!("nothing was {}", words.done))
-    } else {
-        // Something may have landed: it is no refusal of the whole job.
-        dialer
-            .dial_patiently(stop)
-            .map_err(|error| anyhow::anyhow!("the {} went away: {:#}", words.peer, anyhow::Error::from(error)))
-    };
-    dialled.inspect(|_| progress.connections.add(1))
+    if !is_first {
+        return dial_again(dialer, words, progress, stop);
+    }
+    let stream = dialer.dial(stop).with_context(|| format!("nothing was {}", words.done))?;
+    progress.connections.add(1);
+    Ok(stream)
+}
+
+/// Dials where somebody answered before.
+pub(super) fn dial_again(dialer: &Dialer, words: &Words, progress: &Progress, stop: &Stop) -> anyhow::Result<Stream> {
+    // Something may have landed: it is no refusal of the whole job.
+    let gone = |error| anyhow::anyhow!("the {} went away: {:#}", words.peer, anyhow::Error::from(error));
+    let stream = dialer.dial_patiently(stop).map_err(gone)?;
+    progress.connections.add(1);
+    Ok(stream)
 }
 
 /// The attempts at one job.

@@ -17,7 +17,7 @@ use crate::entry::FileMeta;
 use crate::limits::{DIAL_TIMEOUT, READ_LEN_MIN, REPLIES_AHEAD_LEN_MAX, SLOW_BYTES_MIN, SOCKET_BUFFER_LEN_MAX};
 use crate::net::Stream;
 use crate::path::RemotePath;
-use crate::progress::{Counter, Progress, Waits};
+use crate::progress::Progress;
 use crate::protocol::{Answer, Payload, Reply, Session, Status};
 use crate::pump::{self, Outbox, PumpError, Reading, Run, Times};
 use crate::store::identify;
@@ -29,9 +29,8 @@ pub(super) struct Connection<'a> {
     stream: Registered<'a>,
     session: &'a Session,
     wants_subtrees: bool,
-    waits: &'a Waits,
-    /// Where bytes that went out are counted, and how many are already.
-    wire_bytes: &'a Counter,
+    progress: &'a Progress,
+    /// Bytes that went out and were counted.
     counted_bytes: u64,
     outbox: Outbox,
     header: Vec<u8>,
@@ -76,28 +75,26 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// Those of the stream.
     pub(super) fn start(
-        stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, progress: &'a Progress,
+        mut stream: Registered<'a>, session: &'a Session, wants_subtrees: bool, progress: &'a Progress,
     ) -> io::Result<Self> {
-        let mut connection = Self {
+        let (mut header, mut outbox) = (Vec::new(), Outbox::compressing(session.level()));
+        let starting = Starting::of(session.encode_start(&mut header));
+        outbox.put(&mut *stream, &header)?;
+        outbox.flush(&mut *stream)?;
+        Ok(Self {
             stream,
             session,
             wants_subtrees,
-            waits: &progress.waits,
-            wire_bytes: &progress.wire_bytes,
+            progress,
             counted_bytes: 0,
-            outbox: Outbox::compressing(session.level()),
-            header: Vec::new(),
-            starting: Starting::of(0),
+            outbox,
+            header,
+            starting,
             unanswered: VecDeque::new(),
-            window: Window::new(false, &progress.waits.round_trip),
+            window: Window::new(!starting.is_over(), &progress.waits.round_trip),
             answer: Vec::new(),
             looked_at: 0,
-        };
-        connection.starting = Starting::of(session.encode_start(&mut connection.header));
-        connection.window = Window::new(!connection.starting.is_over(), &progress.waits.round_trip);
-        connection.outbox.put(&mut *connection.stream, &connection.header)?;
-        connection.outbox.flush(&mut *connection.stream)?;
-        Ok(connection)
+        })
     }
 
     /// Ranges without an answer.
@@ -140,8 +137,8 @@ impl<'a> Connection<'a> {
         let mut subtrees = self.wants_subtrees.then(|| Subtrees::new(run.size));
         self.outbox.put(&mut *self.stream, &self.header)?;
         let read = pump::file_to_blocks(file, run, &mut self.outbox, &mut *self.stream, &mut times, subtrees.as_mut());
-        self.waits.reading.add(times.file);
-        self.waits.digesting.add(times.digest);
+        self.progress.waits.reading.add(times.file);
+        self.progress.waits.digesting.add(times.digest);
         let void = match read? {
             Reading::Failed(error) => Some(Outcome::SourceFailed(unreadable(&error))),
             Reading::Short => Some(Outcome::Changed),
@@ -201,7 +198,7 @@ impl<'a> Connection<'a> {
         let (is_full, before) = (!self.has_room(), Instant::now());
         let received = self.receive(Wait::Yes, report);
         let waited = before.elapsed();
-        self.waits.answers.add(waited);
+        self.progress.waits.answers.add(waited);
         // Its answers don't all fit in a socket: from now on they must be taken in while this side writes.
         if is_full && self.window.note_full(waited) {
             self.stream.read_ahead(REPLIES_AHEAD_LEN_MAX);
@@ -211,10 +208,10 @@ impl<'a> Connection<'a> {
 
     fn note_writing(&mut self) {
         let (working, waiting) = self.outbox.take_writing_times();
-        self.waits.sending.add(working);
-        self.waits.blocked.add(waiting);
+        self.progress.waits.sending.add(working);
+        self.progress.waits.blocked.add(waiting);
         let flushed = self.outbox.flushed_bytes();
-        self.wire_bytes.add(flushed - std::mem::replace(&mut self.counted_bytes, flushed));
+        self.progress.wire_bytes.add(flushed - std::mem::replace(&mut self.counted_bytes, flushed));
     }
 
     /// Is it time to look for answers, because more was written since the last look?

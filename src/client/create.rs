@@ -7,11 +7,11 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::time::Instant;
 
-use anyhow::Context as _;
-
 use super::Remote;
+use super::attempts::dial_again;
 use super::entries::Entries;
 use super::live::{Live, Registered};
+use super::outcome::PUSH;
 use super::plan::Sending;
 use super::queue::Queue;
 use super::trouble::Trouble;
@@ -73,8 +73,7 @@ impl Creator<'_> {
                     // content to its kept version.
                     line.stream.handle().reset();
                     lost.note(&error, self)?;
-                    let stream = self.dialer.dial_patiently(self.stop).context("the receiver went away")?;
-                    self.progress.connections.add(1);
+                    let stream = dial_again(self.dialer, &PUSH, self.progress, self.stop)?;
                     line.stream = self.live.register(stream);
                     line.outbox = Outbox::default();
                     self.send_all(&mut line)

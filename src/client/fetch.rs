@@ -15,7 +15,7 @@ use crate::limits::{ASKED_LEN_MAX, BUFFER_LEN, CONTENT_AHEAD_LEN_MAX, FETCH_AHEA
 use crate::net::Stream;
 use crate::net::pace::Pace;
 use crate::path::RemotePath;
-use crate::progress::{Progress, Waits};
+use crate::progress::Progress;
 use crate::protocol::{Payload, Put, Reply, Session, Status, v2};
 use crate::pump::{Inbox, Times};
 use crate::stop::Stop;
@@ -55,7 +55,6 @@ pub(super) struct Fetch<'a> {
     session: &'a Session,
     site: Site<'a>,
     wants_subtrees: bool,
-    waits: &'a Waits,
     progress: &'a Progress,
     stop: &'a Stop,
     /// Requests that wait to be sent.
@@ -118,16 +117,17 @@ impl<'a> Fetch<'a> {
         stream: Registered<'a>, session: &'a Session, site: Site<'a>, wants_subtrees: bool,
         (progress, stop): (&'a Progress, &'a Stop),
     ) -> io::Result<Self> {
+        let mut outbox = Vec::new();
+        let starting = Starting::of(session.encode_start(&mut outbox));
         let mut fetch = Self {
             stream,
             session,
             site,
             wants_subtrees,
-            waits: &progress.waits,
             progress,
             stop,
-            outbox: Vec::new(),
-            starting: Starting::of(0),
+            outbox,
+            starting,
             window: Window::new(true, &progress.waits.round_trip),
             asked: VecDeque::new(),
             asked_len: 0,
@@ -135,7 +135,6 @@ impl<'a> Fetch<'a> {
             inbox: Inbox::default(),
             folders: site.landing.folders(),
         };
-        fetch.starting = Starting::of(session.encode_start(&mut fetch.outbox));
         fetch.flush()?;
         Ok(fetch)
     }
@@ -216,13 +215,10 @@ impl<'a> Fetch<'a> {
                 let before = Instant::now();
                 let filled = self.inbox.fill(&mut *self.stream, 2 * BUFFER_LEN);
                 let waited = before.elapsed();
-                self.waits.answers.add(waited);
+                self.progress.waits.answers.add(waited);
                 self.progress.wire_bytes.add(*filled.as_ref().unwrap_or(&0) as u64);
                 self.window.note_answer();
-                // Requests that don't all fit in a socket: what the server writes meanwhile must be taken in.
-                if is_full && self.window.note_full(waited) {
-                    self.stream.read_ahead(CONTENT_AHEAD_LEN_MAX);
-                }
+                self.note_waited(is_full, waited);
                 match filled {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -245,14 +241,12 @@ impl<'a> Fetch<'a> {
                     let reply =
                         taker.take(&mut self.inbox, &mut stream, &asked.put, &mut times, |_| Ok(()), subtrees.as_mut())?;
                     let waited = stream.waited;
-                    self.waits.verifying.add(times.digest);
-                    self.waits.writing.add(times.file);
+                    self.progress.waits.verifying.add(times.digest);
+                    self.progress.waits.writing.add(times.file);
                     let outcome = outcome_of(reply).ok_or_else(|| invalid("an answer to nothing that was asked"))?;
                     asked.chunk.subtrees = subtrees.map(|subtrees| subtrees.iter().collect()).unwrap_or_default();
                     self.settle(outcome, outcomes);
-                    if is_full && self.window.note_full(waited) {
-                        self.stream.read_ahead(CONTENT_AHEAD_LEN_MAX);
-                    }
+                    self.note_waited(is_full, waited);
                 }
                 Reply::Answer(answer) => {
                     if !matches!(answer.status, Status::Refused | Status::Voided) {
@@ -268,6 +262,14 @@ impl<'a> Fetch<'a> {
             if outcomes.len() >= FETCHED_AT_ONCE_MAX || bytes >= FETCH_AHEAD_BYTES {
                 return Ok(());
             }
+        }
+    }
+
+    /// Content was waited for, perhaps with all asked for that may be.
+    fn note_waited(&mut self, is_full: bool, waited: Duration) {
+        // Requests that don't all fit in a socket: what the server writes meanwhile must be taken in.
+        if is_full && self.window.note_full(waited) {
+            self.stream.read_ahead(CONTENT_AHEAD_LEN_MAX);
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::login::Login;
 use super::new_token;
+use super::talk::opening;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::Stream;
 use crate::net::dial::{Dialer, NotRelayed};
@@ -38,12 +39,8 @@ pub fn through(host: HostPort, name: String, relay: Dialer, login: Login) -> io:
 fn ask(
     relay: &Dialer, stream: &mut Stream, (login, open): (&Login, &Open), to: &HostPort, stop: &Stop,
 ) -> Result<(), NotRelayed> {
-    let host_key = relay.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
-    let credential =
-        login.credential(host_key, &open.token).map_err(|error| NotRelayed { why: format!("{error:#}"), is_final: true })?;
-    let mut bytes = Vec::new();
-    v2::encode_greeting(&mut bytes);
-    v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });
+    let unable = |error| NotRelayed { why: format!("{error:#}"), is_final: true };
+    let mut bytes = opening(relay, login, open).map_err(unable)?;
     v2::request::encode_relay(&mut bytes, &to.to_string());
     let asked = stream.handle().limit_waits(DIAL_TIMEOUT).and_then(|()| stream.write_all(&bytes));
     asked.map_err(|error| broken(&error))?;

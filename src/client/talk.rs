@@ -70,11 +70,7 @@ impl<'a> Talk<'a> {
     /// # Errors
     /// [`Refused`]; no answer of the kind that such a receiver gives; those of the stream.
     pub(super) fn open(&mut self, dialer: &Dialer, login: &Login, open: &Open) -> Result<Opened, Trouble> {
-        let mut bytes = Vec::new();
-        v2::encode_greeting(&mut bytes);
-        let host_key = dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
-        let credential = login.credential(host_key, &open.token).map_err(Trouble::Fatal)?;
-        v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });
+        let bytes = opening(dialer, login, open).map_err(Trouble::Fatal)?;
         self.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         self.say(&bytes)?;
         self.flush()?;
@@ -163,6 +159,19 @@ impl<'a> Talk<'a> {
             Some(len) => self.inbox.fill(&mut &bytes[..len], 2 * FRAME_LEN_MAX).map(|_| true),
         }
     }
+}
+
+/// What a connection that opens a session begins with: a greeting, and the request with what `login` shows.
+///
+/// # Errors
+/// What is shown is for encrypted connections only.
+pub(super) fn opening(dialer: &Dialer, login: &Login, open: &Open) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    v2::encode_greeting(&mut bytes);
+    let host_key = dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
+    let credential = login.credential(host_key, &open.token)?;
+    v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });
+    Ok(bytes)
 }
 
 /// Bytes of replies that are taken in at once.

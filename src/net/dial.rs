@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::congestion::Congestion;
 use super::host::HostPort;
 use super::pace::Pace;
 use super::tls::{Client, Refusal, TlsError};
+use super::wait::ready;
 use super::{IpVersion, Stream};
 use crate::limits::{BACKOFF_MAX, BACKOFF_MIN, DIAL_TIMEOUT, READY_AFTER, TLS_HELLO_TIMEOUT, UNSENT_LEN_MAX};
 use crate::stop::Stop;
@@ -537,18 +538,8 @@ fn connect_until(socket: &Socket, address: SocketAddr, deadline: Instant, stop: 
         Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) => {}
         connected => connected?,
     }
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop.is_asked() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        let mut polled = [PollFd::new(socket, PollFlags::OUT), PollFd::new(stop, PollFlags::IN)];
-        // An interrupted wait is a short one.
-        if let Ok(1..) = poll(&mut polled, Timespec::try_from(left).ok().as_ref())
-            && !polled[0].revents().is_empty()
-        {
-            break;
-        }
+    if !ready(socket, PollFlags::OUT, Some(deadline), Some(stop)) {
+        return Err(io::ErrorKind::TimedOut.into());
     }
     socket.take_error()?.map_or(Ok(()), Err)?;
     socket.set_nonblocking(false)

@@ -11,6 +11,7 @@ pub mod relay;
 mod sealed;
 mod stream;
 pub mod tls;
+mod wait;
 
 use std::fmt;
 use std::io;

@@ -11,7 +11,7 @@ use std::ops::DerefMut as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustls::client::UnbufferedClientConnection;
@@ -21,6 +21,7 @@ use socket2::Socket;
 
 use super::ahead::send_and_take;
 use super::tls::{Client, Server, TlsError};
+use super::wait::ready;
 use crate::limits::{TLS_HANDSHAKE_LEN_MAX, TLS_INCOMING_LEN, TLS_PLAIN_LEN_MAX, TLS_RECORD_LEN_MAX, TLS_WRITE_LEN};
 use crate::stop::Stop;
 
@@ -196,7 +197,9 @@ impl Sealed {
             match send(socket, unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
                 Ok(len) => unsent = &unsent[len..],
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => wait(socket, PollFlags::OUT, deadline, stop).then_some(()).ok_or_else(|| self.late())?,
+                Err(Errno::AGAIN) => {
+                    ready(socket, PollFlags::OUT, Some(deadline), stop).then_some(()).ok_or_else(|| self.late())?
+                }
                 Err(errno) => return Err(self.broken(errno.into())),
             }
         }
@@ -211,7 +214,7 @@ impl Sealed {
         }
         loop {
             // Asked first, so that a peer that always has a byte more does not get more time.
-            if !wait(socket, PollFlags::IN, deadline, stop) {
+            if !ready(socket, PollFlags::IN, Some(deadline), stop) {
                 return Err(self.late());
             }
             match self.incoming.receive_available(socket) {
@@ -550,28 +553,6 @@ impl Incoming {
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(errno) => Err(errno.into()),
-        }
-    }
-}
-
-/// Waits until the socket is ready; false when the deadline came first, or `stop` was asked.
-fn wait(socket: &Socket, flags: PollFlags, deadline: Instant, stop: Option<&Stop>) -> bool {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() || stop.is_some_and(Stop::is_asked) {
-            return false;
-        }
-        let timeout = Timespec::try_from(left).ok();
-        let socket = PollFd::new(socket, flags);
-        let polled: &mut [PollFd<'_>] = match stop {
-            Some(stop) => &mut [socket, PollFd::new(stop, PollFlags::IN)],
-            None => &mut [socket],
-        };
-        // An interrupted wait is a short one.
-        if let Ok(1..) = poll(polled, timeout.as_ref())
-            && !polled[0].revents().is_empty()
-        {
-            return true;
         }
     }
 }

@@ -13,6 +13,7 @@ use super::ahead::Ahead;
 use super::pace::Pace;
 use super::sealed::Sealed;
 use super::tls::{Client, Server, TlsError};
+use super::wait::ready;
 use crate::limits::{BUFFER_LEN, KEEPALIVE_IDLE, LINGER, STALL_MAX, TLS_WRITE_LEN};
 use crate::stop::Stop;
 
@@ -44,14 +45,12 @@ impl Handle {
 
     /// Waits until a read would return at once, or `stop` is asked.
     pub fn wait_readable(&self, stop: &Stop) {
-        // An interrupted wait is a short one, and every caller loops.
-        let _ = poll(&mut [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], None);
+        ready(&self.0, PollFlags::IN, None, Some(stop));
     }
 
     /// The same, for a time.
     pub fn wait_readable_for(&self, time: Duration, stop: &Stop) {
-        let timeout = rustix::event::Timespec::try_from(time).ok();
-        let _ = poll(&mut [PollFd::new(&*self.0, PollFlags::IN), PollFd::new(stop, PollFlags::IN)], timeout.as_ref());
+        ready(&self.0, PollFlags::IN, Instant::now().checked_add(time), Some(stop));
     }
 
     /// Was the stream reset by the peer? (One that only ended its writing is still there.)

@@ -116,17 +116,8 @@ pub fn open_as(name: &str, password: &str, token: Token) -> Vec<u8> {
 /// The frame that opens a job for this.
 pub fn open_for(purpose: Purpose, name: &str, password: &str, token: Token) -> Vec<u8> {
     let (user, password) = (name.as_bytes().to_vec(), Secret::from(password.as_bytes().to_vec()));
-    let open = Open {
-        token,
-        directory: b"in".to_vec(),
-        credential: Credential::Password { user, password },
-        checksum: Checksum::Xxh3,
-        keeps_old: false,
-        syncs: false,
-        is_dry: false,
-        purpose,
-        compression: None,
-    };
+    let credential = Credential::Password { user, password };
+    let open = Open { directory: b"in".to_vec(), credential, checksum: Checksum::Xxh3, ..Open::plain(token, purpose) };
     let mut bytes = Vec::new();
     request::encode_open(&mut bytes, &open);
     bytes

@@ -11,7 +11,7 @@ use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
-use parallel_transfer::protocol::{Answer, Credential, Features, List, Open, Purpose, Reply, Status, Token, Totals, Wanted};
+use parallel_transfer::protocol::{Answer, Features, List, Open, Purpose, Reply, Status, Token, Totals, Wanted};
 
 use crate::common::yard::Yard;
 use crate::common::*;
@@ -317,17 +317,7 @@ pub(crate) fn new_token() -> Token {
 
 /// A job in the folder `in`.
 pub(crate) fn open(token: Token) -> Open {
-    Open {
-        token,
-        directory: b"in".to_vec(),
-        credential: Credential::None,
-        checksum: Checksum::Xxh3,
-        keeps_old: false,
-        syncs: false,
-        is_dry: false,
-        purpose: Purpose::Bring,
-        compression: None,
-    }
+    Open { directory: b"in".to_vec(), checksum: Checksum::Xxh3, ..Open::plain(token, Purpose::Bring) }
 }
 
 /// A job that reads below a folder, or a file.
