@@ -1,6 +1,7 @@
 //! All that a person sees: the bar, the log lines, the summary, the JSON object.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
 
+pub mod date;
 mod log;
 
 use std::collections::HashMap;

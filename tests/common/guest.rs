@@ -1,6 +1,6 @@
 //! One who speaks with a receiver that has accounts frame by frame, in TLS.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -76,20 +76,7 @@ impl Guest {
 
     /// The next reply but heartbeats; none at the connection's end.
     pub fn reply(&mut self) -> Option<Reply> {
-        loop {
-            if let Some((reply, len)) = reply::decode(&self.inbox).unwrap() {
-                self.inbox.drain(..len);
-                if reply != Reply::Heartbeat {
-                    return Some(reply);
-                }
-                continue;
-            }
-            let mut bytes = [0; 4096];
-            match self.stream.read(&mut bytes) {
-                Ok(len @ 1..) => self.inbox.extend_from_slice(&bytes[..len]),
-                _ => return None,
-            }
-        }
+        next_reply(&mut self.stream, &mut self.inbox)
     }
 
     /// Why it is refused, which must be the next that is said.
@@ -127,4 +114,22 @@ pub fn join(token: Token) -> Vec<u8> {
     let mut bytes = Vec::new();
     request::encode_join(&mut bytes, &token);
     bytes
+}
+
+/// The next reply but heartbeats, of which a part may be here; none at the connection's end.
+pub fn next_reply(stream: &mut impl Read, inbox: &mut Vec<u8>) -> Option<Reply> {
+    loop {
+        if let Some((reply, len)) = reply::decode(inbox).unwrap() {
+            inbox.drain(..len);
+            if reply != Reply::Heartbeat {
+                return Some(reply);
+            }
+            continue;
+        }
+        let mut bytes = [0; 4096];
+        match stream.read(&mut bytes) {
+            Ok(len @ 1..) => inbox.extend_from_slice(&bytes[..len]),
+            _ => return None,
+        }
+    }
 }

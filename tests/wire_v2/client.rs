@@ -10,9 +10,10 @@ use parallel_transfer::entry::{Attributes, Entry, FileMeta, Identity, Kind, List
 use parallel_transfer::limits::BLOCK_LEN;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::v2::payload::Mark;
-use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
+use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, request};
 use parallel_transfer::protocol::{Answer, Features, List, Open, Purpose, Reply, Status, Token, Totals, Wanted};
 
+use crate::common::guest::next_reply;
 use crate::common::yard::Yard;
 use crate::common::*;
 
@@ -66,23 +67,9 @@ impl Client {
 
     /// The next reply but heartbeats; none at the connection's end.
     pub(crate) fn reply(&mut self) -> Option<Reply> {
-        loop {
-            if let Some((reply, len)) = reply::decode(&self.inbox).unwrap() {
-                self.inbox.drain(..len);
-                if reply != Reply::Heartbeat {
-                    return Some(reply);
-                }
-                continue;
-            }
-            let mut bytes = [0; 4096];
-            match self.stream.read(&mut bytes) {
-                Ok(len @ 1..) => self.inbox.extend_from_slice(&bytes[..len]),
-                _ => {
-                    assert!(self.inbox.is_empty(), "the end came in the middle of a reply");
-                    return None;
-                }
-            }
-        }
+        let reply = next_reply(&mut self.stream, &mut self.inbox);
+        assert!(reply.is_some() || self.inbox.is_empty(), "the end came in the middle of a reply");
+        reply
     }
 
     pub(crate) fn answer(&mut self) -> Answer {

@@ -11,6 +11,7 @@ use indicatif::BinaryBytes;
 use parallel_transfer::entry::{Listed, ListedKind, Time};
 use parallel_transfer::path::Escaped;
 use parallel_transfer::protocol::{QuotaSpace, Space};
+use parallel_transfer::terminal::date::date_of;
 use rustix::termios::tcgetwinsize;
 
 /// Columns of a terminal that does not say.
@@ -160,17 +161,7 @@ fn letters(mode: u32) -> String {
 fn date(time: Time) -> String {
     const DAY: i64 = 86_400;
     let (day, second) = (time.0.div_euclid(DAY), time.0.rem_euclid(DAY));
-    // A year that begins in March has its leap day at the end; an era has 400 of them. Nobody can date what is
-    // further away than that.
-    let since_year_0 = day + 719_468;
-    let (era, of_era) = (since_year_0.div_euclid(146_097), since_year_0.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day_of_month:02} {:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    format!("{} {:02}:{:02}:{:02}Z", date_of(day), second / 3600, second / 60 % 60, second % 60)
 }
 
 fn date_with_nanoseconds(time: Time) -> String {
