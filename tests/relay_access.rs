@@ -25,6 +25,7 @@ use parallel_transfer::net::host::HostPort;
 use parallel_transfer::net::tls;
 use parallel_transfer::protocol::v2::{MAGIC, VERSIONS, reply, request};
 use parallel_transfer::protocol::{Credential, Features, Open, Purpose, Reply, Status, Token};
+use parallel_transfer::stop::Stop;
 
 const FLAGS: [&str; 6] = ["--length", "256K", "--thread_num", "1", "--process_num", "1"];
 
@@ -362,6 +363,32 @@ fn a_relay_that_is_told_to_stop_ends_although_a_server_stands_still() {
     server.process.signal("CONT");
     drop(sender);
     assert!(took < Duration::from_secs(6), "{took:?}");
+}
+
+// E15
+#[test]
+fn a_relay_that_is_told_to_stop_passes_on_more_of_a_job_that_goes_on_and_nothing_of_new_ones() {
+    let server = Service::start(&[]);
+    let mut relay = Service::start(&["--relay_to", &format!("127.0.0.1:{}", server.recv.port)]);
+    let by = |name: &str| {
+        let login = Login::Password { user: name.to_owned(), password: format!("pw of {name}").into_bytes().into() };
+        dialer(&relay, login, server.recv.port, &server.host_key)
+    };
+    let goes_on = by("alice");
+    let first = Guest::try_greeted_over(&goes_on).unwrap();
+    relay.recv.process.signal("TERM");
+    // Each dialer is a run of its own, also of one who has connections passed on.
+    for name in ["alice", "bob"] {
+        wait_until("nothing new is passed on", || {
+            let refused = by(name).dial(&Stop::new().unwrap()).err().map(|error| format!("{:#}", anyhow::Error::from(error)));
+            refused.is_some_and(|why| why.contains("busy: this receiver is stopping"))
+        });
+    }
+    let mut second = Guest::try_greeted_over(&goes_on).expect("a further connection of a job that goes on");
+    let opened = second.ask(&open_as("bob", "pw of bob", new_token()));
+    assert!(matches!(opened, Some(Reply::Opened { .. })), "{opened:?}");
+    drop((first, second));
+    assert_eq!(relay.recv.process.wait(), Some(0), "{}", relay.recv.process.log());
 }
 
 #[test]

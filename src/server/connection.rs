@@ -45,6 +45,8 @@ pub(super) struct Shared<'a> {
     /// The rate of all connections together, if there is one.
     pub(super) pace: Option<&'a Arc<Pace>>,
     pub(super) stop: &'a Stop,
+    /// Asked to end what is under way, too?
+    pub(super) closing: &'a Stop,
 }
 
 /// What is said to new work when none is taken any more.

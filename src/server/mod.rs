@@ -226,9 +226,9 @@ pub fn serve(listener: &Listener, homes: &Homes, live: &LiveConfig, stop: &Stop)
             let connections_max = || live.current().connections_max;
             let Some(slot) = guard.enter(stream.handle(), peer, connections_max, &closing) else { break Ok(()) };
             let (cut, sessions, metrics, pace) = (&cut, &sessions, &metrics, pace.as_ref());
-            let (penalties, sign_ups) = (&penalties, &sign_ups);
+            let (penalties, sign_ups, closing) = (&penalties, &sign_ups, &closing);
             let serve = move || {
-                let shared = Shared { homes, config: &config, sessions, metrics, penalties, sign_ups, pace, stop };
+                let shared = Shared { homes, config: &config, sessions, metrics, penalties, sign_ups, pace, stop, closing };
                 if connection::serve(stream, &slot, shared) == Served::Cut {
                     cut.store(true, Ordering::Relaxed);
                 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::Connection;
+use super::{Connection, STOPPING};
 use crate::limits::DIAL_TIMEOUT;
 use crate::net::dial::Dialer;
 use crate::net::host::HostPort;
@@ -43,7 +43,10 @@ impl Connection<'_> {
             return Err(Ending::refused(why));
         }
         let server = self.reach(&target).map_err(|error| {
-            let why = format!("{BUSY}can't reach {shown}: {error:#}");
+            let why = match self.shared.closing.is_asked() {
+                true => STOPPING.to_owned(),
+                false => format!("{BUSY}can't reach {shown}: {error:#}"),
+            };
             self.audit.refused_relay(&shown, &why);
             Ending::refused(why)
         })?;
@@ -52,7 +55,7 @@ impl Connection<'_> {
         granted.and_then(|()| self.stream.send_answers()).map_err(|error| broken(&error))?;
         // From here on what goes over it is not ours to speak.
         self.dialect = None;
-        let first = self.stream.stream.end_tls(Instant::now() + DIAL_TIMEOUT, self.shared.stop);
+        let first = self.stream.stream.end_tls(Instant::now() + DIAL_TIMEOUT, self.shared.closing);
         let first = first.map_err(|error| broken(&io::Error::other(error)))?;
         tracing::debug!("{}: passed on to {shown}", self.peer);
         self.audit.relayed(&shown);
@@ -82,8 +85,9 @@ impl Connection<'_> {
         }
     }
 
+    /// A job that had connections passed on before this receiver was asked to stop may have more until that ends.
     fn reach(&self, target: &HostPort) -> anyhow::Result<crate::net::Stream> {
         let dialer = Dialer::to_host(target.host(), target.port(), None, self.shared.config.stall, Duration::ZERO)?;
-        Ok(dialer.dial(self.shared.stop)?)
+        Ok(dialer.dial(self.shared.closing)?)
     }
 }
