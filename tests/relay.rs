@@ -160,6 +160,30 @@ fn a_name_is_no_address_that_was_allowed_and_the_refusal_says_what_to_allow() {
     assert_eq!(list(root.path()), [""; 0]);
 }
 
+// F09
+#[test]
+fn a_relay_is_asked_for_the_addresses_of_a_ticket_in_turn_until_it_reaches_one() {
+    let (_place, file) = small_file();
+    for (allowed, code, why) in [
+        (&["127.0.0.77", "127.0.0.1"][..], 0, ""),
+        (&["127.0.0.1"], 0, ""),
+        // One that may be reached another time counts for more than one that never is.
+        (&["127.0.0.77"], 1, "can't reach 127.0.0.77:"),
+        (&["127.0.0.78"], 4, "start this receiver with --relay_to 127.0.0.77:"),
+    ] {
+        let (place, roots) = (temp_dir(), [temp_dir(), temp_dir()]);
+        let (server, ticket) = recv_once(roots[0].path());
+        let targets: Vec<String> = allowed.iter().map(|address| format!("{address}:{}", server.port)).collect();
+        let named = targets.iter().flat_map(|target| ["--relay_to", target]);
+        let relay = Recv::start_with(roots[1].path(), &named.collect::<Vec<_>>());
+        let via = format!("127.0.0.1:{}", relay.port);
+        let ticket = ticket.replacen("127.0.0.1", "127.0.0.77,127.0.0.1", 1);
+        let ended = Ended::of(&mut send_ticket(place.path(), &ticket, &file, &["--via", &via, "--no_direct"])).expect(code);
+        assert_eq!(server.path("in/file").exists(), code == 0, "{allowed:?}: {}", ended.said);
+        assert!(ended.said.contains(why), "{allowed:?}: {}", ended.said);
+    }
+}
+
 #[test]
 fn what_names_no_relay_is_refused_before_anything_begins() {
     let (_place, file) = small_file();

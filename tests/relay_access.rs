@@ -109,6 +109,20 @@ fn a_wrong_password_for_a_relay_is_named_and_costs_that_route_alone() {
     assert_eq!(log.matches("not logged in: wrong password").count(), 2, "{log}");
 }
 
+// B14
+#[test]
+fn a_wrong_password_for_a_relay_is_shown_once_whatever_addresses_a_ticket_has() {
+    let (account, root, place) = (Account::new(&[], 1000), temp_dir(), temp_dir());
+    let (_server, ticket) = recv_once(root.path());
+    let ticket = ticket.replacen("127.0.0.1", "127.0.0.77,127.0.0.1", 1);
+    let via = format!("alice@{}", account.name());
+    let mut command = send_ticket(place.path(), &ticket, account.source.path(), &["--via", &via, "--no_direct"]);
+    let ended = Ended::of(command.env("PTF_VIA_PASSWORD", "guess")).expect(4);
+    assert!(ended.said.contains("wrong name"), "{}", ended.said);
+    let log = account.relay.recv.process.log();
+    assert_eq!(log.matches("not logged in: wrong password").count(), 1, "{log}");
+}
+
 #[test]
 fn a_relay_is_shown_what_is_for_it_and_nothing_that_is_for_the_server() {
     let (service, source) = (Service::start(&[]), large_tree(1000));
@@ -259,7 +273,7 @@ fn dialer(relay: &Service, login: Login, server_port: u16, server_key: &str) -> 
     let address = SocketAddr::from(([127, 0, 0, 1], relay.recv.port));
     let near = Dialer::to_addresses(vec![address], PATIENCE, Duration::ZERO).with_tls(pinned(&relay.host_key));
     let host = HostPort::new("127.0.0.1", server_port).unwrap();
-    client::through(host, "the relay".to_owned(), near, login).unwrap().with_tls(pinned(server_key))
+    client::through(vec![host], "the relay".to_owned(), near, login).unwrap().with_tls(pinned(server_key))
 }
 
 // F10, B18

@@ -16,11 +16,12 @@ use crate::protocol::{Answer, BUSY, Open, Purpose, Reply, Status, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 
-/// A dialer to `host` through `relay`, which a person calls `name`, and to which `login` is shown.
+/// A dialer to a receiver that `relay` may know by any of `hosts`, the first one first, through that relay, which a
+/// person calls `name`, and to which `login` is shown.
 ///
 /// # Errors
 /// The system has no randomness to give.
-pub fn through(host: HostPort, name: String, relay: Dialer, login: Login) -> io::Result<Dialer> {
+pub fn through(hosts: Vec<HostPort>, name: String, relay: Dialer, login: Login) -> io::Result<Dialer> {
     // All connections of this run are of one session there, which its limits count.
     let open = Open::plain(new_token()?, Purpose::Relay);
     let (shown, is_told) = (name.clone(), AtomicBool::new(false));
@@ -32,26 +33,32 @@ pub fn through(host: HostPort, name: String, relay: Dialer, login: Login) -> io:
         }
         ask(relay, &mut stream, (&login, &open), to, stop).map(|()| stream)
     };
-    Ok(Dialer::beyond(host, name, relay, Box::new(ask)))
+    Ok(Dialer::beyond(hosts, name, relay, Box::new(ask)))
 }
 
 /// Logs in, or shows that that was done, and asks for the stream to be passed on to `to`, all at once.
 fn ask(
     relay: &Dialer, stream: &mut Stream, (login, open): (&Login, &Open), to: &HostPort, stop: &Stop,
 ) -> Result<(), NotRelayed> {
-    let unable = |error| NotRelayed { why: format!("{error:#}"), is_final: true };
+    let unable = |error| NotRelayed { why: format!("{error:#}"), is_final: true, is_of_host: false };
     let mut bytes = opening(relay, login, open).map_err(unable)?;
     v2::request::encode_relay(&mut bytes, &to.to_string());
     let asked = stream.handle().limit_waits(DIAL_TIMEOUT).and_then(|()| stream.write_all(&bytes));
     asked.map_err(|error| broken(&error))?;
-    let (mut inbox, deadline) = (Inbox::default(), Instant::now() + OPEN_TIMEOUT);
+    let (mut inbox, mut count, deadline) = (Inbox::default(), 0, Instant::now() + OPEN_TIMEOUT);
     let mut next = || loop {
         if let Some((reply, len)) = v2::reply::decode(inbox.bytes()).map_err(|_| foreign())? {
             inbox.consume(len);
             match reply {
                 Reply::Heartbeat => continue,
-                Reply::Refused(why) => return Err(NotRelayed { is_final: !why.starts_with(BUSY), why }),
-                reply => return Ok((reply, inbox.bytes().is_empty())),
+                Reply::Refused(why) => {
+                    // Who was let in, behind Welcome and Opened, hears of whom it asks for.
+                    return Err(NotRelayed { is_final: !why.starts_with(BUSY), is_of_host: count == 2, why });
+                }
+                reply => {
+                    count += 1;
+                    return Ok((reply, inbox.bytes().is_empty()));
+                }
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -96,9 +103,10 @@ fn broken(error: &io::Error) -> NotRelayed {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "it did not answer in time".to_owned(),
         _ => format!("the connection to it broke: {error}"),
     };
-    NotRelayed { why, is_final: false }
+    NotRelayed { why, is_final: false, is_of_host: false }
 }
 
 fn foreign() -> NotRelayed {
-    NotRelayed { why: "it does not answer as a receiver of this program does".to_owned(), is_final: false }
+    let why = "it does not answer as a receiver of this program does".to_owned();
+    NotRelayed { why, is_final: false, is_of_host: false }
 }

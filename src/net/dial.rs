@@ -1,5 +1,7 @@
 //! A host name → addresses → a connected stream.
 
+mod beyond;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -42,8 +44,8 @@ pub struct Dialer {
 enum Target {
     Addresses(Vec<SocketAddr>),
     Local(PathBuf),
-    /// Whoever passes streams on knows its addresses.
-    Beyond(HostPort, Via),
+    /// What a relay may know it by.
+    Beyond(Vec<HostPort>, Via),
     /// One receiver by several routes.
     Any(Vec<Dialer>),
 }
@@ -68,6 +70,8 @@ pub struct NotRelayed {
     pub why: String,
     /// Will it say so again?
     pub is_final: bool,
+    /// Is it said of the receiver that was asked for? Then another of its addresses may do.
+    pub is_of_host: bool,
 }
 
 /// The first connection of a dialer, as far as TCP.
@@ -211,11 +215,12 @@ impl Dialer {
         }
     }
 
-    /// A dialer to a host that `relay`, which a person calls `name`, reaches; `ask` asks for that.
+    /// A dialer to a host that `relay`, which a person calls `name`, reaches by one of `hosts`, the first one first;
+    /// `ask` asks for that.
     #[must_use]
-    pub fn beyond(host: HostPort, name: String, relay: Self, ask: Box<Ask>) -> Self {
+    pub fn beyond(hosts: Vec<HostPort>, name: String, relay: Self, ask: Box<Ask>) -> Self {
         let (stall, retry_for) = (relay.stall, relay.retry_for);
-        Self::to(Target::Beyond(host, Via { name, relay: Box::new(relay), ask }), stall, retry_for)
+        Self::to(Target::Beyond(hosts, Via { name, relay: Box::new(relay), ask }), stall, retry_for)
     }
 
     /// A dialer to the receiver that all of `routes` lead to, the first one first. None is none.
@@ -379,7 +384,7 @@ impl Dialer {
                 socket.connect(&SockAddr::unix(path).map_err(error)?).map_err(error)?;
                 self.encrypt(Stream::new(socket, self.stall, false).map_err(error)?, stop, || self.to_string())
             }
-            Target::Beyond(host, via) => self.dial_beyond(host, via, stop),
+            Target::Beyond(hosts, via) => self.dial_beyond(hosts, via, stop),
             Target::Any(routes) => {
                 let mut first: Option<DialError> = None;
                 for route in routes {
@@ -424,38 +429,6 @@ impl Dialer {
             }
         }
         Err(failed)
-    }
-
-    /// A relay is spoken to in its own TLS. When it passes the stream on that has ended: the receiver's own is all
-    /// that protects what follows, and nothing is encrypted twice.
-    fn dial_beyond(&self, host: &HostPort, via: &Via, stop: &Stop) -> Result<Stream, DialError> {
-        let failed = |is_final, source: Box<dyn std::error::Error + Send + Sync>| DialError::Relay {
-            relay: via.name.clone(),
-            is_final,
-            source,
-        };
-        let stream = match via.relay.dial(stop) {
-            Err(DialError::Stopped) => return Err(DialError::Stopped),
-            Err(error @ DialError::Relay { .. }) => return Err(error),
-            dialled => dialled.map_err(|error| failed(error.is_refusal(), error.into()))?,
-        };
-        let asked = (via.ask)(&via.relay, stream, host, stop);
-        if stop.is_asked() {
-            return Err(DialError::Stopped);
-        }
-        let mut stream = asked.map_err(|not| failed(not.is_final, not.into()))?;
-        let rest = stream.end_tls(Instant::now() + DIAL_TIMEOUT, stop).map_err(|error| failed(false, error.into()))?;
-        if !rest.is_empty() {
-            return Err(failed(false, "it speaks before the receiver does".into()));
-        }
-        // The key of whoever answers behind a relay says nothing of the receiver's on other routes.
-        self.encrypt(stream, stop, || host.to_string()).map_err(|error| match error {
-            DialError::Stopped => DialError::Stopped,
-            DialError::Foreign { address, why } => {
-                failed(false, format!("{address} does not speak TLS behind it ({why})").into())
-            }
-            error => failed(error.is_refusal(), error.into()),
-        })
     }
 
     fn connect(&self, address: SocketAddr, stop: &Stop) -> io::Result<Stream> {
@@ -554,7 +527,11 @@ pub fn backoff(failures: u32) -> Duration {
 impl fmt::Display for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.target, self.addresses().first()) {
-            (Target::Beyond(host, via), _) => write!(f, "{host} via {}", via.name),
+            (Target::Beyond(hosts, via), _) => {
+                let reached = hosts.get(self.preferred.load(Ordering::Relaxed));
+                reached.map_or(Ok(()), |host| write!(f, "{host} "))?;
+                write!(f, "via {}", via.name)
+            }
             (Target::Local(_), _) => f.write_str("the local receiver"),
             (Target::Any(routes), None) => routes[0].fmt(f),
             (_, Some(address)) => address.fmt(f),

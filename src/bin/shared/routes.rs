@@ -72,11 +72,11 @@ impl Goal<'_> {
         Ok(self.wire.dress(dialer, self.pace.clone()).with_tls(self.tls.clone()))
     }
 
-    /// What a relay knows it by.
-    fn name(&self) -> anyhow::Result<HostPort> {
+    /// What relays may know it by.
+    fn names(&self) -> anyhow::Result<Vec<HostPort>> {
         match (self.ticket, self.server) {
-            (Some(ticket), _) => Ok(ticket.sockets().first().copied().context("the ticket has no address")?.into()),
-            (None, Some((server, port))) => Ok(HostPort::new(server, port)?),
+            (Some(ticket), _) => Ok(ticket.sockets().into_iter().map(HostPort::from).collect()),
+            (None, Some((server, port))) => Ok(vec![HostPort::new(server, port)?]),
             (None, None) => bail!("--server and --port are needed"),
         }
     }
@@ -151,7 +151,7 @@ impl Routes {
                 }
                 Some((before, name, login)) => {
                     let longer = format!("{name}/{host}");
-                    (client::through(host, name, before, login)?, longer)
+                    (client::through(vec![host], name, before, login)?, longer)
                 }
             };
             way = Some((dialer.with_tls(Some(tls)), name, login));
@@ -161,7 +161,7 @@ impl Routes {
     }
 
     fn beyond(&self, goal: &Goal<'_>, name: String, relay: Dialer, login: Login) -> anyhow::Result<Dialer> {
-        Ok(client::through(goal.name()?, name, relay, login)?.with_pace(goal.pace.clone()).with_tls(goal.tls.clone()))
+        Ok(client::through(goal.names()?, name, relay, login)?.with_pace(goal.pace.clone()).with_tls(goal.tls.clone()))
     }
 
     /// Who the user is to a relay. Nothing of what is for the receiver goes there.
