@@ -123,6 +123,35 @@ fn a_wrong_password_for_a_relay_is_shown_once_whatever_addresses_a_ticket_has() 
     assert_eq!(log.matches("not logged in: wrong password").count(), 1, "{log}");
 }
 
+// B17
+#[test]
+fn a_relay_that_listens_to_nobody_at_an_address_for_a_while_is_tried_again() {
+    let (root, place) = (temp_dir(), temp_dir());
+    let server = Recv::start(root.path());
+    let link = Link::narrow(server.port, |_| Knobs { rate: Some(2 << 20), ..Knobs::default() });
+    let config = place.path().join("etc/recv.toml");
+    write(&config, "login_tries = 1\n");
+    let relay = Service::start(&["--relay_to", &format!("127.0.0.1:{}", link.port), "--config", config.to_str().unwrap()]);
+    let mut guess = Guest::greeted(&relay);
+    guess.send(&open_for(Purpose::Relay, "alice", "a guess", new_token()));
+    assert!(guess.refusal().contains("wrong name"));
+    let account = Account { server, relay, source: large_tree(8 << 20), _root: root };
+    let sender = under_way(&account, &link, &[]);
+    wait_until("nobody listens to it", || sender.said().contains("too many tries from your address"));
+    write(&config, "login_tries = 100\n");
+    account.relay.recv.process.signal("HUP");
+    let ended = sender.wait().expect(0);
+    assert_same(account.source.path(), &account.server.path("in"));
+    assert!(route(&ended, &account.name()).bytes > 0, "{}\n{}", ended.json, ended.said);
+}
+
+#[test]
+fn who_was_too_slow_to_join_a_job_hears_that_it_may_try_again() {
+    let (recv, key, _root) = known_relay(&["--relay_to", "127.0.0.1:9", "--login_timeout", "300ms"]);
+    let mut slow = Guest::try_greeted_by(&key, recv.port).unwrap();
+    assert_eq!(slow.refusal(), "busy: the time to join a job is over");
+}
+
 #[test]
 fn a_relay_is_shown_what_is_for_it_and_nothing_that_is_for_the_server() {
     let (service, source) = (Service::start(&[]), large_tree(1000));

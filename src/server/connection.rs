@@ -27,7 +27,7 @@ use crate::net::{self, Peer, Stream};
 use crate::path::{Escaped, RemotePath};
 use crate::protocol;
 use crate::protocol::hello::{self, Dialect};
-use crate::protocol::{Answer, Decoded, Features, Open, Purpose, Put, Reply, Request, Status, Token, v1, v2};
+use crate::protocol::{Answer, BUSY, Decoded, Features, Open, Purpose, Put, Reply, Request, Status, Token, v1, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 use crate::store::{Folders, Made};
@@ -283,7 +283,7 @@ impl<'a> Connection<'a> {
         let Some(login_by) = self.login_by else { return Ok(()) };
         let left = login_by.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Ending::refused("the time to join a job is over"));
+            return Err(Ending::refused(format!("{BUSY}the time to join a job is over")));
         }
         self.stream.stream.handle().limit_waits(left).map_err(|error| Ending::broken("a login", &error))
     }

@@ -76,5 +76,5 @@ impl Connection<'_> {
 }
 
 pub(in crate::server) fn too_many(left: Duration) -> Ending {
-    Ending::refused(format!("too many tries from your address: try again in {} s", left.as_secs() + 1))
+    Ending::refused(format!("{BUSY}too many tries from your address: try again in {} s", left.as_secs() + 1))
 }
