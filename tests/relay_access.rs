@@ -200,6 +200,37 @@ fn a_ticket_opens_a_relay_for_one_job() {
 }
 
 #[test]
+fn a_ticket_is_for_a_run_that_has_something_passed_on_and_then_the_relay_ends() {
+    let (source, roots, place) = (large_tree(1 << 20), [temp_dir(), temp_dir()], temp_dir());
+    let server = Recv::start(roots[0].path());
+    let target = format!("127.0.0.1:{}", server.port);
+    let start = || {
+        let mut command = recv_command();
+        let (relay, line) = recv_with_line(command.args(["--port", "0", "--once", "--relay_to", &target]), roots[1].path());
+        write(&place.path().join("ticket"), line.strip_prefix("ticket ").unwrap());
+        relay
+    };
+    let flags = ["--via_ticket_file", place.path().join("ticket").to_str().unwrap(), "--no_direct"].map(str::to_owned);
+    let send = |port: u16| send_to(port, source.path(), "in", &flags.each_ref().map(String::as_str));
+    let mut relay = start();
+    // A mistake costs nobody the ticket.
+    let ended = Ended::of(&mut send(9)).expect(4);
+    assert!(ended.said.contains("--relay_to 127.0.0.1:9"), "{}", ended.said);
+    Ended::of(&mut send(server.port)).expect(0);
+    assert_same(source.path(), &server.path("in"));
+    let ended = Ended::of(&mut send(server.port)).expect(4);
+    assert!(ended.said.contains("begun already"), "{}", ended.said);
+    // Nobody says that the run is over: told to stop while it waits whether more comes, it has done what it was for.
+    relay.process.signal("TERM");
+    assert_eq!(relay.process.wait(), Some(0), "{}", relay.process.log());
+    // Before the run it has not.
+    let mut relay = start();
+    Ended::of(&mut send(9)).expect(4);
+    relay.process.signal("TERM");
+    assert_eq!(relay.process.wait(), Some(130), "{}", relay.process.log());
+}
+
+#[test]
 fn a_receiver_that_only_relays_serves_no_files_by_name_of_that() {
     let (source, mut ways) = (large_tree(1000), Ways::new(0, None));
     for flag in ["--relay_only", "--relay-only"] {

@@ -44,6 +44,8 @@ pub(super) struct Session {
     /// What the client asked for.
     pub(super) open: Open,
     connections: AtomicUsize,
+    /// Is a connection of it passed on, or was one?
+    is_passed_on: AtomicBool,
     opened: Instant,
     /// When something was last done for it, in milliseconds since it was opened.
     active_ms: AtomicU64,
@@ -132,7 +134,7 @@ impl Sessions {
             return Ok((self.attach(session), true));
         }
         if self.ticket.is_some() && sessions.values().any(|session| session.counts_as_job()) {
-            return Err("this receiver serves one job, which was begun already".to_owned());
+            return Err(BEGUN.to_owned());
         }
         // Those that have ended stay a moment, for who asks again what came of them.
         let max = config.sessions_max;
@@ -157,6 +159,7 @@ impl Sessions {
             landing: Landing::new(base, is_new, made, rules),
             open,
             connections: AtomicUsize::new(0),
+            is_passed_on: AtomicBool::new(false),
             opened: Instant::now(),
             active_ms: AtomicU64::new(0),
             is_idle: AtomicBool::new(false),
@@ -194,6 +197,20 @@ impl Sessions {
         }
     }
 
+    /// Notes that a connection of a session is about to be passed on.
+    ///
+    /// # Errors
+    /// Only one job is served, and another one was begun.
+    pub(super) fn pass_on(&self, session: &Session) -> Result<(), String> {
+        let sessions = self.lock();
+        let is_other = |other: &Session| other.number != session.number && other.counts_as_job();
+        if self.ticket.is_some() && sessions.values().any(|other| is_other(other)) {
+            return Err(BEGUN.to_owned());
+        }
+        session.is_passed_on.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn attach(&self, session: &Arc<Session>) -> Attached<'_> {
         session.connections.fetch_add(1, Ordering::SeqCst);
         Attached { session: Arc::clone(session), sessions: self }
@@ -208,10 +225,11 @@ impl Sessions {
                 if let Some(outcome) = session.finish.outcome() {
                     return Some(outcome.totals);
                 }
-                if session.is_stale() {
-                    // Whose connections are passed on says nothing of its end, and need not.
-                    let totals = session.landing.counts.totals();
-                    return (session.open.purpose == Purpose::Relay).then_some(totals);
+                // Whose connections are passed on says nothing of its end, and need not.
+                let is_relayed = session.open.purpose == Purpose::Relay;
+                let has_left = session.connections.load(Ordering::SeqCst) == 0;
+                if session.is_stale() || is_relayed && has_left && stop.is_asked() {
+                    return is_relayed.then(|| session.landing.counts.totals());
                 }
             }
             if stop.is_asked() {
@@ -221,6 +239,9 @@ impl Sessions {
         }
     }
 }
+
+/// What is said to a second job where one is served.
+const BEGUN: &str = "this receiver serves one job, which was begun already";
 
 /// So many times the jobs that are served at once are remembered with those that have ended.
 const ENDED_FACTOR: usize = 16;
@@ -264,9 +285,13 @@ impl Session {
         self.landing.let_folders_go(&self.home.store);
     }
 
-    /// Is it the one job where only one is served? Who asks what would be sent has sent nothing.
+    /// Is it the one job where only one is served? Who asks what would be sent has sent nothing, and who asked for
+    /// nobody that is reached from here has begun nothing.
     fn counts_as_job(&self) -> bool {
-        !self.open.is_dry
+        match self.open.purpose {
+            Purpose::Relay => self.is_passed_on.load(Ordering::SeqCst),
+            Purpose::Bring | Purpose::Browse => !self.open.is_dry,
+        }
     }
 
     /// Has it come to its end?
@@ -299,4 +324,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Compares secrets in a time that does not tell how much of them is the same.
 fn is_same(one: &Token, other: &Token) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(&one.0, &other.0).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Homes;
+    use crate::server::accounts::Rights;
+    use crate::store::{Store, take_umask};
+
+    #[test]
+    fn a_relay_for_one_run_ends_when_nobody_has_come_back_for_a_while() {
+        let top = tempfile::tempdir().unwrap();
+        let homes = Homes::of(Store::open(top.path(), take_umask()).unwrap(), Rights::ALL);
+        let (sessions, config) = (Sessions::new(Some(Token([7; 32]))), Config::new(top.path().to_path_buf()));
+        let admitted = homes.admit(&Credential::None, None, &Token([1; 32])).unwrap();
+        let open = |token| {
+            let base = admitted.home.resolve_folder(b"").unwrap();
+            let open = Open::plain(Token([token; 32]), Purpose::Relay);
+            sessions.open(&admitted, open, (base, &config), |_, _| Ok(false)).map(|(attached, _)| attached)
+        };
+        // Two have nothing passed on yet: the first that has is the one.
+        let (refused, attached) = (open(1).unwrap(), open(2).unwrap());
+        let session = Arc::clone(&attached.session);
+        sessions.pass_on(&session).unwrap();
+        assert_eq!(sessions.pass_on(&refused.session), Err(BEGUN.to_owned()));
+        assert_eq!(open(3).unwrap_err(), BEGUN);
+        sessions.pass_on(&open(2).unwrap().session).unwrap();
+        drop((refused, attached));
+        assert!(!session.is_stale(), "it may come back");
+        *lock(&session.left) = Instant::now().checked_sub(SESSION_LINGER);
+        sessions.sweep();
+        let never = Stop::new().unwrap();
+        assert_eq!(sessions.wait_for_end(&never).map(|totals| totals.failed), Some(0));
+    }
 }

@@ -50,6 +50,10 @@ impl Connection<'_> {
             self.audit.refused_relay(&shown, &why);
             Ending::refused(why)
         })?;
+        self.shared.sessions.pass_on(&session).map_err(|why| {
+            self.audit.refused_relay(&shown, &why);
+            Ending::refused(why)
+        })?;
         let broken = |error: &io::Error| Ending::broken(format!("a connection to {shown}"), error);
         let granted = self.stream.reply(&Reply::Answer(Answer::of(Status::Stored)));
         granted.and_then(|()| self.stream.send_answers()).map_err(|error| broken(&error))?;
