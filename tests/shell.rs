@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::accounts::*;
 use common::fake_server::*;
-use common::link::Link;
+use common::link::{Knobs, Link};
 use common::sender::*;
 use common::*;
 use parallel_transfer::protocol::{Reply, Request};
@@ -68,6 +68,30 @@ fn recv_of_tree() -> (TempDir, Recv) {
     }
     let recv = Recv::start(root.path());
     (root, recv)
+}
+
+// E05
+#[test]
+fn what_a_get_that_was_killed_left_of_small_files_goes_with_the_next() {
+    let (root, local, state) = (temp_dir(), temp_dir(), temp_dir());
+    write(&root.path().join("d/small"), noise(1_000_000, 1));
+    let recv = Recv::start(root.path());
+    let link = Link::with(recv.port, |_| Knobs { hold_answer: Some(400_000), ..Knobs::default() });
+    let get = |port| {
+        let mut command = shell(port, local.path(), &["--thread_num", "1", "-c", "get d"]);
+        command.env("XDG_STATE_HOME", state.path());
+        command
+    };
+    let mut killed = get(link.port).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("some of it has come", || leftovers(local.path()).len() == 1);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(leftovers(local.path()).len(), 1);
+    expect_code(&mut get(recv.port), 0);
+    assert_same(root.path(), local.path());
+    let notes = walkdir::WalkDir::new(state.path()).into_iter().map(Result::unwrap);
+    let notes: Vec<_> = notes.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    assert!(notes.is_empty(), "nothing is left, and nothing says so: {notes:?}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::worker::{Way, Worker};
 use super::{Look, Watcher, chunk_len, leave_out, missing, new_token};
 use crate::entry::{FileMeta, Listed, ListedKind};
 use crate::landing::{End, Landing, Rules};
-use crate::limits::{CHUNK_TRIES_MAX, JOURNALED_LEN_MIN, OPEN_TIMEOUT};
+use crate::limits::{CHUNK_TRIES_MAX, JOURNALED_LEN_MIN, KEEP_INCOMING_DEFAULT, OPEN_TIMEOUT};
 use crate::net;
 use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
@@ -89,7 +89,8 @@ impl Pull<'_> {
     }
 }
 
-/// Fetches it. What fails of single entries is in `progress`, and the rest goes on.
+/// Fetches it. What fails of single entries is in `progress`, and the rest goes on. What earlier runs left in the
+/// store, and nobody goes on with, is removed.
 ///
 /// # Errors
 /// What ends the whole run, as of [`run`](super::run); [`Refused`](super::Refused) where the server did not want it.
@@ -98,6 +99,17 @@ pub fn pull(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &S
     progress.processes.add(1);
     progress.waits.set_inbound();
     tell_routes(&job.dialer, progress);
+    let ended = attempt_patiently(job, watcher, progress, stop);
+    if !job.from.is_dry {
+        // Behind the attempts, which go on with what they may, however old.
+        job.store.adopt(KEEP_INCOMING_DEFAULT, &mut || !stop.is_asked());
+        job.store.end_index();
+    }
+    ended
+}
+
+/// As many attempts as may be made.
+fn attempt_patiently(job: &Pull<'_>, watcher: &Watcher<'_>, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
     let mut open = job.from.clone();
     let mut attempts = Attempts::new(job.dialer.retry_for());
     let mut is_first = true;

@@ -10,7 +10,6 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use parallel_transfer::client::{self, Pull};
 use parallel_transfer::flags::folder_of_user;
-use parallel_transfer::limits::KEEP_INCOMING_DEFAULT;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
 use parallel_transfer::protocol::{Open, Purpose};
@@ -115,13 +114,6 @@ impl Args {
         };
         let what = format!("{} of {}", Escaped(self.file.as_bytes()), job.dialer);
         let told = Told { act: ["fetching", "would fetch"], what: &what, place: &|_| place.clone() };
-        let done =
-            drive::watch(transfer, &told, &job.dialer, landed, progress, |watcher| client::pull(&job, watcher, progress, stop));
-        if !transfer.dry_run {
-            // Behind the pull, which goes on with what it may, however old.
-            store.adopt(KEEP_INCOMING_DEFAULT, &mut || !stop.is_asked());
-            store.end_index();
-        }
-        done
+        drive::watch(transfer, &told, &job.dialer, landed, progress, |watcher| client::pull(&job, watcher, progress, stop))
     }
 }

@@ -150,14 +150,15 @@ fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Resul
         Some((_, name)) => RemotePath::parse(name.as_bytes()).with_context(at)?,
         None => RemotePath::root(),
     };
+    let (from, dialer) = (Open { purpose: Purpose::Browse, ..open(shell, &source.path)? }, args.dialer()?);
     let mut store = Store::open(&shell.local, umask).with_context(at)?;
     let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
     store.keep_index_below(state_folder.as_deref());
     let pull = Pull {
-        from: Open { purpose: Purpose::Browse, ..open(shell, &source.path)? },
+        from,
         is_folder: Some(source.is_folder),
         look: look(),
-        dialer: args.dialer()?,
+        dialer,
         login: shell.session.login().clone(),
         store: &store,
         into,
