@@ -160,6 +160,16 @@ fn modules_keep_from_what_is_not_theirs() {
 }
 
 #[test]
+fn what_both_programs_do_stands_once() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin");
+    let files = walkdir::WalkDir::new(top).into_iter().map(Result::unwrap).filter(|entry| entry.file_type().is_file());
+    let code: String = files.map(|entry| without_tests(&fs::read_to_string(entry.path()).unwrap())).collect();
+    for words in ["\"XDG_STATE_HOME\"", "\"XDG_CONFIG_HOME\"", "\"new receiver: its key"] {
+        assert_eq!(code.matches(words).count(), 1, "{words}");
+    }
+}
+
+#[test]
 fn every_limit_has_a_reason_and_a_use() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let is_limits = |name: &str| name.starts_with("limits");

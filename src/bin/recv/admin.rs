@@ -20,7 +20,8 @@ use parallel_transfer::server::accounts::{ACCOUNTS_FILE, Account, Accounts, Acco
 use parallel_transfer::terminal;
 use serde_json::{Value, json};
 
-use crate::args::{Args, default_state_dir};
+use crate::args::Args;
+use crate::shared::folders::state_folder;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -196,7 +197,7 @@ struct Password {
 }
 
 pub(crate) fn run(user: &User) -> anyhow::Result<Verdict> {
-    let file = user.accounts.clone().or_else(|| Some(default_state_dir()?.join(ACCOUNTS_FILE)));
+    let file = user.accounts.clone().or_else(|| Some(state_folder()?.join(ACCOUNTS_FILE)));
     let file = file.context("no place for accounts: HOME is not set; name a file with --accounts")?;
     let accounts = match &user.act {
         Act::Add { .. } => Accounts::open_or_create(&file)?,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
-use parallel_transfer::flags::{folder_of_user, parse_duration, parse_ip_version, parse_listen, parse_size};
+use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_listen, parse_size};
 use parallel_transfer::limits::{LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
 use parallel_transfer::net::congestion::AUTO;
 use parallel_transfer::net::host_key::HostKey;
@@ -19,6 +19,7 @@ use parallel_transfer::terminal::{LogFormat, Logging, Loudness};
 use crate::access::Access;
 use crate::fence::Fence;
 use crate::shared::compress::Compression;
+use crate::shared::folders::state_folder;
 use crate::{admin, incoming};
 
 const EXAMPLES: &str = "\
@@ -318,13 +319,8 @@ impl Args {
 
     /// Where this receiver keeps what it must remember; none where nothing was named and there is no home.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
-        self.state_dir.clone().or_else(default_state_dir)
+        self.state_dir.clone().or_else(state_folder)
     }
-}
-
-/// Where receivers of this user keep what they must remember; none where there is no home.
-pub(crate) fn default_state_dir() -> Option<PathBuf> {
-    folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state")
 }
 
 /// The name of a congestion control.

@@ -14,7 +14,7 @@ use parallel_transfer::store::{Leftover, Survey, survey, take_umask};
 use parallel_transfer::terminal;
 use serde_json::{Value, json};
 
-use crate::args::default_state_dir;
+use crate::shared::folders::state_folder;
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -71,7 +71,7 @@ pub(crate) fn run(command: &Command) -> anyhow::Result<Verdict> {
         Command::List { place, json } => (place, None, *json),
         Command::Clean { place, older } => (place, Some(older.unwrap_or_default()), false),
     };
-    let state_dir = place.state_dir.clone().or_else(default_state_dir);
+    let state_dir = place.state_dir.clone().or_else(state_folder);
     let state_dir = state_dir.context("no state folder: HOME is not set; name a folder with --state_dir")?;
     let mut found = Found::default();
     let mut tell = |event: Survey<'_>| match event {

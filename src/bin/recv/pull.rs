@@ -9,7 +9,6 @@ use anyhow::{Context as _, ensure};
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use parallel_transfer::client::{self, Pull};
-use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
 use parallel_transfer::protocol::{Open, Purpose};
@@ -17,6 +16,7 @@ use parallel_transfer::stop::Stop;
 use parallel_transfer::store::{Store, take_umask};
 
 use crate::shared::drive::{self, Told};
+use crate::shared::folders::state_folder;
 use crate::shared::place;
 use crate::shared::select::RULES;
 use crate::shared::transfer::Transfer;
@@ -95,8 +95,7 @@ impl Args {
             RemotePath::parse_loosely(into.as_os_str().as_bytes()).with_context(|| format!("can't fetch into '{shown}'"))?;
         let place = Escaped::path(&store.path().join(into.as_path())).to_string();
         if !transfer.dry_run {
-            let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
-            store.keep_index_below(state_folder.as_deref());
+            store.keep_index_below(state_folder().as_deref());
         }
         // Relays are where the way is long.
         let thread_num = if dialer.has_routes() { transfer.far_thread_num() } else { transfer.thread_num() };

@@ -10,7 +10,6 @@ use std::thread;
 
 use anyhow::{Context as _, ensure};
 use parallel_transfer::client::{self, Login, Target};
-use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::net::Listener;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::Escaped;
@@ -22,6 +21,7 @@ use parallel_transfer::store::{Store, take_umask};
 
 use crate::args::Args;
 use crate::place;
+use crate::shared::folders::state_folder;
 
 /// Copies `--file` to `--remote_dir` on this machine; says in `landed` where that is.
 pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
@@ -45,8 +45,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     *landed = Escaped::path(&store.path().join(&directory)).to_string();
 
     if !transfer.dry_run {
-        let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
-        store.keep_index_below(state_folder.as_deref());
+        store.keep_index_below(state_folder().as_deref());
     }
 
     let mut open = transfer.open(directory.as_os_str().as_bytes())?;

@@ -12,13 +12,12 @@ use parallel_transfer::flags::parse_ip_version;
 use parallel_transfer::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
 use parallel_transfer::net::IpVersion;
 use parallel_transfer::net::dial::Dialer;
-use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::stop::Stop;
 use parallel_transfer::terminal::{self, Loudness, Terminal};
 
 use crate::secrets::password;
-use crate::wire::Wire;
+use crate::wire::{Wire, tell_of_new_key};
 
 const EXAMPLES: &str = "\
 Example:
@@ -85,9 +84,7 @@ impl SignUp {
         let password = password(user, server, self.password_file.as_deref())?;
         let stop = Arc::new(Stop::new()?);
         client::sign_up(&dialer, user, &password, &stop)?;
-        if let Some(seen) = dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new) {
-            tracing::warn!("new receiver: its key {} is accepted and kept", seen.fingerprint);
-        }
+        tell_of_new_key(&dialer);
         let line = format!("there is an account '{}' now", Escaped(user.as_bytes()));
         terminal::print_lines(&[line]).context("can't say so on standard output")
     }

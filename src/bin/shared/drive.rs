@@ -8,7 +8,6 @@ use std::time::Instant;
 use parallel_transfer::client::{self, Watcher};
 use parallel_transfer::exit::Verdict;
 use parallel_transfer::net::dial::Dialer;
-use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::progress::Progress;
 use parallel_transfer::signals;
@@ -17,6 +16,7 @@ use parallel_transfer::terminal::{self, Report, Terminal};
 
 use super::manifest::Manifest;
 use super::transfer::Transfer;
+use super::wire::tell_of_new_key;
 
 /// Does `work`, which says where it lands; shows how far it is, and prints what came of it.
 pub(crate) fn run(
@@ -78,9 +78,7 @@ pub(crate) fn watch(
         if let Some(folder) = folder {
             *place = (told.place)(folder);
         }
-        if let Some(seen) = dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new) {
-            tracing::warn!("new receiver: its key {} is accepted and kept", seen.fingerprint);
-        }
+        tell_of_new_key(dialer);
         let [act, would_act] = told.act;
         tracing::info!("{} {} into {place}", if transfer.dry_run { would_act } else { act }, told.what);
     };

@@ -2,6 +2,7 @@
 
 pub(crate) mod compress;
 pub(crate) mod drive;
+pub(crate) mod folders;
 pub(crate) mod manifest;
 pub(crate) mod place;
 pub(crate) mod routes;

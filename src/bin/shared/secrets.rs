@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::limits::LOGIN_KEY_LEN_MAX;
 use parallel_transfer::login_key::PrivateKey;
 use parallel_transfer::path::Escaped;
 use parallel_transfer::secret::{PASSWORD_VARIABLE, PasswordSource, Secret, read_private};
 use parallel_transfer::terminal;
+
+use super::folders::config_folder;
 
 /// The key's usual name, in this program's folder of configuration.
 const KEY_FILE: &str = "id_ed25519";
@@ -39,8 +40,7 @@ pub(crate) fn load_key(file: &Path) -> anyhow::Result<PrivateKey> {
 /// # Errors
 /// There is no home.
 pub(crate) fn default_key() -> anyhow::Result<PathBuf> {
-    let folder = folder_of_user(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"), ".config");
-    Ok(folder.context("no place for a key: HOME is not set; name a file for it")?.join(KEY_FILE))
+    Ok(config_folder().context("no place for a key: HOME is not set; name a file for it")?.join(KEY_FILE))
 }
 
 #[cfg(test)]

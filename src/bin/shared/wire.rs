@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use parallel_transfer::digest::Checksum;
-use parallel_transfer::flags::{folder_of_user, parse_size};
+use parallel_transfer::flags::parse_size;
 use parallel_transfer::limits::TICKET_LEN_MAX;
 use parallel_transfer::net::congestion::{self, Congestion};
 use parallel_transfer::net::dial::Dialer;
@@ -17,6 +17,7 @@ use parallel_transfer::secret::{Secret, read_bounded};
 use parallel_transfer::ticket::Ticket;
 
 use super::compress::Compression;
+use super::folders::config_folder;
 
 /// The variable that a ticket may be in.
 pub(crate) const TICKET_VARIABLE: &str = "PTF_TICKET";
@@ -167,9 +168,15 @@ impl Wire {
     }
 }
 
+/// Says which key a receiver has that was not known before.
+pub(crate) fn tell_of_new_key(dialer: &Dialer) {
+    if let Some(seen) = dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new) {
+        tracing::warn!("new receiver: its key {} is accepted and kept", seen.fingerprint);
+    }
+}
+
 fn default_known_hosts() -> anyhow::Result<PathBuf> {
-    let folder = folder_of_user(std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"), ".config");
-    let folder = folder
+    let folder = config_folder()
         .context("no place for known hosts: HOME is not set; name one with --known_hosts FILE, or pin the key with --host_key")?;
     Ok(folder.join("known_hosts"))
 }

@@ -28,7 +28,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
-use parallel_transfer::flags::{folder_of_user, parse_ip_version, parse_size};
+use parallel_transfer::flags::{parse_ip_version, parse_size};
 use parallel_transfer::limits::{
     CHUNK_LEN_DEFAULT, COMMAND_LEN_MAX, HISTORY_LINES_MAX, PROCESS_NUM_MAX, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
 };
@@ -43,9 +43,10 @@ use rustyline::history::{FileHistory, MemHistory};
 use rustyline::{Config, Editor};
 
 use crate::login::straight;
+use crate::shared::folders::state_folder;
 use crate::shared::transfer::parse_count;
 use crate::shared::who::Who;
-use crate::shared::wire::{Protocol, Wire};
+use crate::shared::wire::{Protocol, Wire, tell_of_new_key};
 use commands::{Flow, Usage};
 use complete::Completer;
 use interrupt::{Interrupt, Interrupted};
@@ -190,9 +191,7 @@ impl Shell {
     fn greet(&mut self) -> anyhow::Result<()> {
         let stop = Arc::clone(&self.stop);
         self.session.log_in(&stop)?;
-        if let Some(fingerprint) = self.session.new_key() {
-            tracing::warn!("new receiver: its key {fingerprint} is accepted and kept");
-        }
+        tell_of_new_key(self.session.dialer());
         // Who may not know that may be here all the same.
         match self.session.ask(&stop, Twice::Yes, client::Browser::space) {
             Ok(space) => show::space(&space).into_iter().for_each(|line| tracing::info!("{line}")),
@@ -298,7 +297,7 @@ fn prompt(shell: Shell, interrupt: &Interrupt) -> anyhow::Result<()> {
 
 /// Where the lines are kept that were typed; none where there is no home.
 fn history_file() -> Option<PathBuf> {
-    let folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state")?;
+    let folder = state_folder()?;
     DirBuilder::new().recursive(true).mode(0o700).create(&folder).ok()?;
     Some(folder.join(Path::new("shell_history")))
 }

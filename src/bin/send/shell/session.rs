@@ -10,7 +10,6 @@ use parallel_transfer::client::{BrowseError, Browser, Login};
 use parallel_transfer::entry::{Listed, ListedKind};
 use parallel_transfer::limits::{COMPLETION_FRESH, COMPLETION_TIMEOUT, NAMES_COMPLETED_MAX, NAMES_SHOWN_MAX};
 use parallel_transfer::net::dial::Dialer;
-use parallel_transfer::net::tls::Client;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::protocol::Secret;
 use parallel_transfer::stop::Stop;
@@ -149,10 +148,9 @@ impl Session {
         Ok(())
     }
 
-    /// The fingerprint of a receiver's key that was not known before.
-    pub(super) fn new_key(&self) -> Option<String> {
-        let seen = self.dialer.tls().and_then(Client::seen).filter(|seen| seen.is_new)?;
-        Some(seen.fingerprint.to_string())
+    /// The way to the receiver.
+    pub(super) fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     /// What something is.

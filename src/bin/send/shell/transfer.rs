@@ -11,7 +11,6 @@ use anyhow::{Context as _, ensure};
 use indicatif::BinaryBytes;
 use parallel_transfer::client::{self, Filter, Job, Look, Pull, Target, Watcher, new_token};
 use parallel_transfer::exit::Verdict;
-use parallel_transfer::flags::folder_of_user;
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::progress::Progress;
 use parallel_transfer::protocol::{Open, Purpose};
@@ -21,6 +20,7 @@ use parallel_transfer::terminal;
 
 use super::interrupt::Interrupted;
 use super::{Shell, code_of, paths};
+use crate::shared::folders::state_folder;
 
 /// What came of several transfers.
 #[derive(Debug, Default)]
@@ -152,8 +152,7 @@ fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Resul
     };
     let (from, dialer) = (Open { purpose: Purpose::Browse, ..open(shell, &source.path)? }, args.dialer()?);
     let mut store = Store::open(&shell.local, umask).with_context(at)?;
-    let state_folder = folder_of_user(std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"), ".local/state");
-    store.keep_index_below(state_folder.as_deref());
+    store.keep_index_below(state_folder().as_deref());
     let pull = Pull {
         from,
         is_folder: Some(source.is_folder),
