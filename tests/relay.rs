@@ -5,15 +5,19 @@
 mod common;
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
+use common::fake_relay::*;
 use common::judge::*;
 use common::link::{Knobs, Link};
 use common::puller::fetch_from;
 use common::relays::*;
 use common::sender::*;
 use common::*;
+use parallel_transfer::protocol::{Credential, Secret};
 
 /// Enough for three routes of `RATE` to work for a second.
 const SIZE: usize = 16 << 20;
@@ -58,7 +62,7 @@ fn a_tree_goes_directly_and_through_two_relays_at_once_either_way() {
 #[test]
 fn the_summary_says_what_each_route_carried_where_there_is_more_than_one() {
     let (ways, (_place, file)) = (Ways::new(1, None), small_file());
-    let said = |command: &mut std::process::Command| text(&expect_code(command, 0).stdout);
+    let said = |command: &mut Command| text(&expect_code(command, 0).stdout);
     let relay = ways.relays[0].name();
     let by_one = said(&mut ways.send_by_all(&file, &["--no_direct"]));
     assert!(by_one.contains(&format!("by route: {relay}: 97.66 KiB")), "{by_one}");
@@ -352,4 +356,70 @@ fn the_port_of_a_relay_is_one_of_a_receiver_that_serves_its_own_files_as_well() 
     // And nothing of what it passes on lands with it.
     Ended::of(&mut ways.send_by_all(&file, &["--no_direct"])).expect(0);
     assert_eq!(list(relay.root.path()), ["own", "own/file"]);
+}
+
+/// A shell on a port of 127.0.0.1.
+fn shell(port: u16, local: &Path, flags: &[&str]) -> Command {
+    let mut command = send_command();
+    command.args(["shell", "--server", "127.0.0.1", "--port", &port.to_string(), "--process_num", "1"]).args(flags);
+    command.current_dir(local);
+    command
+}
+
+#[test]
+fn a_shell_and_its_transfers_go_through_relays_that_are_logged_in_to_once() {
+    let (root, local) = (temp_dir(), temp_dir());
+    make_tree(&local.path().join("tree"));
+    let recv = Recv::start(root.path());
+    let relay = FakeRelay::start(Then::PassOn(recv.port));
+    let via = format!("ana@127.0.0.1:{}", relay.port);
+    // It is taken, and nobody listens.
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    nobody.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = nobody.local_addr().unwrap().as_socket().unwrap().port();
+    for no_direct in [&["--no_direct"][..], &[]] {
+        let flags = ["--via", &via, "--via_password_file", "-", "-c", "put tree; mv tree there; get there; ls"];
+        let mut command = shell(port, local.path(), &[&flags, no_direct].concat());
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        // There is nothing to be read a second time.
+        child.stdin.take().unwrap().write_all(b"pw of ana\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains("there"), "{}", text(&output.stdout));
+        assert_same(&local.path().join("tree"), &local.path().join("there"));
+        assert_same(&local.path().join("tree"), &root.path().join("there"));
+        for folder in [local.path(), root.path()] {
+            fs::remove_dir_all(folder.join("there")).unwrap();
+        }
+    }
+    let password = Secret::from(b"pw of ana".to_vec());
+    let ana = Credential::Password { user: b"ana".to_vec(), password };
+    let shown = relay.shown();
+    assert!(shown.len() >= 6 && shown.iter().all(|credential| *credential == ana), "{} connections", shown.len());
+}
+
+#[test]
+fn a_shell_takes_the_flags_of_routes_as_send_does() {
+    let (root, local) = (temp_dir(), temp_dir());
+    write(&root.path().join("file"), "x");
+    let recv = Recv::start(root.path());
+    let relay = Relay::to(&[recv.port], &[]);
+    let get = |flags: &[&str]| shell(recv.port, local.path(), &[&["-c", "get file"], flags].concat());
+    for (flags, code, why) in [
+        (&["--via", &relay.name(), "--no_direct"][..], 0, ""),
+        (&["--bind", "127.0.0.1"], 0, ""),
+        (&["--bind", "192.0.2.1"], 1, "can't start from 192.0.2.1"),
+        (&["--no_direct"], 1, "name relays with --via"),
+        (&["--via", &relay.name(), "--plain"], 1, "through a relay only encrypted connections go"),
+        (&["--no_direct", "--bind", "127.0.0.1"], 2, "cannot be used with"),
+    ] {
+        let said = text(&expect_code(&mut get(flags), code).stderr);
+        assert!(said.contains(why), "{flags:?}: {said}");
+        assert_eq!(local.path().join("file").exists(), code == 0, "{flags:?}");
+        let _ = fs::remove_file(local.path().join("file"));
+    }
+    let (via, file) = (format!("ana@{}", relay.name()), ["--via_password_file", "-"]);
+    let said = text(&expect_code(&mut shell(recv.port, local.path(), &[&["--via", &via], &file[..]].concat()), 1).stderr);
+    assert!(said.contains("standard input can't hold both"), "{said}");
 }

@@ -97,7 +97,7 @@ pub struct Job {
     /// What is looked at in it.
     pub look: Look,
     /// The receiver.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     /// Who the user says to be.
     pub login: Login,
     /// Where it is to land, and how that is asked for.

@@ -43,7 +43,7 @@ pub struct Pull<'a> {
     /// What is fetched of it.
     pub look: Look,
     /// The server.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
     /// Who the user says to be.
     pub login: Login,
     /// The tree that it lands in.

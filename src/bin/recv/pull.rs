@@ -78,13 +78,13 @@ pub(crate) fn run(words: &[OsString]) -> ExitCode {
 impl Args {
     fn fetch(&self, landed: &mut String, progress: &Progress, stop: &Stop) -> anyhow::Result<()> {
         let transfer = &self.transfer;
-        ensure!(transfer.wire.protocol == Protocol::V2, "nothing can be fetched over protocol v1: leave --protocol out");
+        ensure!(transfer.reach.wire.protocol == Protocol::V2, "nothing can be fetched over protocol v1: leave --protocol out");
         let ticket = if self.server.is_some() { None } else { transfer.ticket(&mut Self::command())? };
         if ticket.is_none() && self.server.is_none() {
             let message = "--server and --port are needed, or a ticket: with --ticket_file, or in PTF_TICKET";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit()
         }
-        let (dialer, login) = transfer.dialer(ticket.as_ref(), self.server.as_deref().zip(self.port))?;
+        let (dialer, login) = transfer.reach.dialer(ticket.as_ref(), self.server.as_deref().zip(self.port))?;
         let umask = take_umask();
         let shown = Escaped::path(&self.local_dir);
         let local_dir = if self.local_dir.as_os_str().is_empty() { ".".into() } else { self.local_dir.clone() };
@@ -97,19 +97,17 @@ impl Args {
         if !transfer.dry_run {
             store.keep_index_below(state_folder().as_deref());
         }
-        // Relays are where the way is long.
-        let thread_num = if dialer.has_routes() { transfer.far_thread_num() } else { transfer.thread_num() };
         let job = Pull {
             from: Open { purpose: Purpose::Browse, ..transfer.open(self.file.as_bytes())? },
             is_folder: None,
             look: transfer.select.look(true)?,
-            dialer,
+            threads: transfer.reach.fetching_threads(&dialer),
+            dialer: dialer.into(),
             login,
             store: &store,
             into,
-            length: transfer.length,
-            threads: transfer.process_num().saturating_mul(thread_num),
-            pace: transfer.wire.pace(),
+            length: transfer.reach.length,
+            pace: transfer.reach.wire.pace(),
         };
         let what = format!("{} of {}", Escaped(self.file.as_bytes()), job.dialer);
         let told = Told { act: ["fetching", "would fetch"], what: &what, place: &|_| place.clone() };

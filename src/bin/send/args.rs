@@ -82,7 +82,7 @@ impl Args {
     /// The job of sending to another machine, or a program on this one.
     pub(crate) fn job(&self, ticket: Option<&Ticket>) -> anyhow::Result<Job> {
         let directory = self.remote_dir.as_bytes();
-        let target = match self.transfer.wire.protocol {
+        let target = match self.transfer.reach.wire.protocol {
             Protocol::V1 => {
                 if let Some(flag) = flag_beyond_v1(&self.transfer) {
                     bail!("{flag}: protocol v1 can't do that");
@@ -94,7 +94,7 @@ impl Args {
                 Target::Session(self.transfer.open(directory)?)
             }
         };
-        let (dialer, login) = self.transfer.dialer(ticket, self.server.as_deref().zip(self.port))?;
+        let (dialer, login) = self.transfer.reach.dialer(ticket, self.server.as_deref().zip(self.port))?;
         self.job_to(dialer, login, target)
     }
 
@@ -103,22 +103,22 @@ impl Args {
         Ok(Job {
             file: self.file.clone(),
             look: self.transfer.select.look(matches!(target, Target::Session(_)))?,
-            dialer,
+            dialer: dialer.into(),
             login,
             target,
-            length: self.transfer.length,
-            process_num: self.transfer.process_num(),
-            thread_num: self.transfer.thread_num(),
-            far_thread_num: self.transfer.far_thread_num(),
+            length: self.transfer.reach.length,
+            process_num: self.transfer.reach.process_num(),
+            thread_num: self.transfer.reach.thread_num(),
+            far_thread_num: self.transfer.reach.far_thread_num(),
             // A rate is kept by one process.
-            program: std::env::current_exe().ok().filter(|_| self.transfer.wire.bwlimit.is_none()),
+            program: std::env::current_exe().ok().filter(|_| self.transfer.reach.wire.bwlimit.is_none()),
         })
     }
 }
 
 /// The flag, if one was given, that means nothing over protocol v1.
 fn flag_beyond_v1(transfer: &Transfer) -> Option<&'static str> {
-    let compresses = transfer.wire.compression.level().is_some();
+    let compresses = transfer.reach.wire.compression.level().is_some();
     let flags = [
         (transfer.dry_run, "--dry_run"),
         (transfer.manifest.is_some(), "--manifest"),

@@ -30,7 +30,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let shown = Escaped::path(target);
     let transfer = &args.transfer;
     ensure!(
-        !transfer.routes.are_given(),
+        !transfer.reach.routes.are_given(),
         "--via, --no_direct and --bind are for a receiver elsewhere: name it with --server and --port"
     );
     client::check_source(&args.file)?;
@@ -56,7 +56,7 @@ pub(crate) fn copy(args: &Args, landed: &mut String, progress: &Progress, stop: 
     let socket = private.path().join("socket");
     let listener = Listener::bind_local(&socket).context("can't make a socket of its own")?;
     let mut job = args.job_to(
-        Dialer::to_local(socket, transfer.stall()).with_pace(transfer.wire.pace()),
+        Dialer::to_local(socket, transfer.reach.stall()).with_pace(transfer.reach.wire.pace()),
         Login::Nobody,
         Target::Session(open),
     )?;

@@ -55,12 +55,6 @@ struct SignUp {
     wire: Wire,
 }
 
-/// A dialer that goes straight to a receiver.
-pub(crate) fn straight(wire: &Wire, server: &str, port: u16, ip_version: Option<IpVersion>) -> anyhow::Result<Dialer> {
-    let dialer = Dialer::to_host(server, port, ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
-    Ok(wire.dress(dialer, wire.pace()).with_tls(wire.client(&format!("{server}:{port}"), None)?))
-}
-
 /// `send signup`, with the words after that.
 pub(crate) fn sign_up() -> ExitCode {
     let words = std::env::args_os();
@@ -80,7 +74,9 @@ pub(crate) fn sign_up() -> ExitCode {
 impl SignUp {
     fn run(&self) -> anyhow::Result<()> {
         let Self { server, port, user, .. } = self;
-        let dialer = straight(&self.wire, server, *port, self.ip_version)?;
+        let dialer = Dialer::to_host(server, *port, self.ip_version, STALL_DEFAULT, RETRY_FOR_DEFAULT)?;
+        let tls = self.wire.client(&format!("{server}:{port}"), None)?;
+        let dialer = self.wire.dress(dialer, self.wire.pace()).with_tls(tls);
         let password = password(user, server, self.password_file.as_deref())?;
         let stop = Arc::new(Stop::new()?);
         client::sign_up(&dialer, user, &password, &stop)?;

@@ -49,8 +49,8 @@ pub(crate) fn run(
         Err(error) => (Verdict::Failed, Some(error)),
     };
     let error = error.map(|error| format!("{error:#}"));
-    let protocol = transfer.wire.protocol.name();
-    let congestion = transfer.wire.congestion(progress.congestion.get().copied());
+    let protocol = transfer.reach.wire.protocol.name();
+    let congestion = transfer.reach.wire.congestion(progress.congestion.get().copied());
     let elapsed = started.elapsed();
     let report = Report { verdict, error, landed: &landed, protocol, congestion, progress: &progress, elapsed };
     report.print(transfer.json, transfer.loudness());

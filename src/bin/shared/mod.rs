@@ -5,6 +5,7 @@ pub(crate) mod drive;
 pub(crate) mod folders;
 pub(crate) mod manifest;
 pub(crate) mod place;
+pub(crate) mod reach;
 pub(crate) mod routes;
 pub(crate) mod secrets;
 pub(crate) mod select;

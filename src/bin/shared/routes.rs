@@ -89,6 +89,12 @@ impl Routes {
         self.no_direct || !(self.via.is_empty() && self.via_ticket_file.is_empty() && self.bind.is_empty())
     }
 
+    /// Is standard input named as where a secret comes from?
+    #[allow(dead_code, reason = "only the shell has another use for it")]
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.via_password_file.iter().chain(&self.via_ticket_file).any(|file| file == Path::new("-"))
+    }
+
     /// A dialer to the receiver that takes all these routes.
     pub(crate) fn dialer(&self, goal: &Goal<'_>) -> anyhow::Result<Dialer> {
         let mut routes = Vec::new();

@@ -28,12 +28,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser};
 use parallel_transfer::client;
 use parallel_transfer::exit::Verdict;
-use parallel_transfer::flags::{parse_ip_version, parse_size};
-use parallel_transfer::limits::{
-    CHUNK_LEN_DEFAULT, COMMAND_LEN_MAX, HISTORY_LINES_MAX, PROCESS_NUM_MAX, THREAD_NUM_DEFAULT, THREAD_NUM_MAX,
-};
-use parallel_transfer::net::IpVersion;
-use parallel_transfer::net::dial::Dialer;
+use parallel_transfer::limits::{COMMAND_LEN_MAX, HISTORY_LINES_MAX};
 use parallel_transfer::path::{Escaped, RemotePath};
 use parallel_transfer::stop::Stop;
 use parallel_transfer::store::take_umask;
@@ -42,11 +37,9 @@ use rustyline::error::ReadlineError;
 use rustyline::history::{FileHistory, MemHistory};
 use rustyline::{Config, Editor};
 
-use crate::login::straight;
 use crate::shared::folders::state_folder;
-use crate::shared::transfer::parse_count;
-use crate::shared::who::Who;
-use crate::shared::wire::{Protocol, Wire, tell_of_new_key};
+use crate::shared::reach::Reach;
+use crate::shared::wire::{Protocol, tell_of_new_key};
 use commands::{Flow, Usage};
 use complete::Completer;
 use interrupt::{Interrupt, Interrupted};
@@ -85,45 +78,11 @@ pub(super) struct Args {
     commands: Option<OsString>,
 
     #[command(flatten)]
-    who: Who,
-
-    /// Use only addresses of this IP version, 4 or 6 [default: all]
-    #[arg(long = "ip_version", alias = "ip-version", value_name = "4|6", value_parser = parse_ip_version)]
-    ip_version: Option<IpVersion>,
-
-    #[command(flatten)]
-    wire: Wire,
-
-    /// Bytes of the pieces that files are cut into [default: 16MiB]
-    #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true, default_value_t = CHUNK_LEN_DEFAULT, hide_default_value = true)]
-    length: u64,
-
-    /// Worker processes at the most [default: the number of cores]
-    #[arg(long = "process_num", alias = "process-num", value_name = "N", value_parser = parse_count::<PROCESS_NUM_MAX>, allow_negative_numbers = true)]
-    process_num: Option<usize>,
-
-    /// Threads in each process at the most, each with a connection [default: 3]
-    #[arg(long = "thread_num", alias = "thread-num", value_name = "N", value_parser = parse_count::<THREAD_NUM_MAX>, allow_negative_numbers = true, default_value_t = THREAD_NUM_DEFAULT, hide_default_value = true)]
-    thread_num: usize,
+    reach: Reach,
 
     /// Say only what failed, and what was asked for
     #[arg(short, long)]
     quiet: bool,
-}
-
-impl Args {
-    fn host(&self) -> String {
-        format!("{}:{}", self.server, self.port)
-    }
-
-    pub(super) fn process_num(&self) -> usize {
-        self.process_num.unwrap_or_else(|| num_cpus::get().clamp(1, PROCESS_NUM_MAX))
-    }
-
-    /// A way to the receiver.
-    pub(super) fn dialer(&self) -> anyhow::Result<Dialer> {
-        straight(&self.wire, &self.server, self.port, self.ip_version)
-    }
 }
 
 /// What commands work on.
@@ -146,7 +105,7 @@ pub(super) struct Shell {
 pub(crate) fn run() -> ExitCode {
     let words = std::env::args_os();
     let args = Args::parse_from(words.take(1).chain(std::env::args_os().skip(2)));
-    if args.wire.protocol != Protocol::V2 {
+    if args.reach.wire.protocol != Protocol::V2 {
         Args::command().error(ErrorKind::ArgumentConflict, "protocol v1 has no shell: leave --protocol v1 out").exit()
     }
     let loudness = if args.quiet { Loudness::Quiet } else { Loudness::Normal };
@@ -160,14 +119,16 @@ pub(crate) fn run() -> ExitCode {
 fn serve(args: Args, terminal: Terminal) -> anyhow::Result<u8> {
     let is_interactive = args.commands.is_none() && io::stdin().is_terminal() && io::stdout().is_terminal();
     let takes_script = args.commands.is_none() && !is_interactive;
-    let password_on_stdin = args.who.password_file.as_deref() == Some(Path::new("-"));
-    ensure!(!(takes_script && password_on_stdin), "standard input can't hold both a password and commands: use -c, or a file");
+    ensure!(
+        !(takes_script && args.reach.reads_stdin()),
+        "standard input can't hold both a password and commands: use -c, or a file"
+    );
     // Before there are threads.
     let _ = take_umask();
     let interrupt = Arc::new(Interrupt::default());
     interrupt.listen(is_interactive)?;
-    let login = args.who.login(&args.host())?;
-    let session = Session::new(args.dialer()?, login, Arc::clone(&interrupt));
+    let (dialer, login) = args.reach.dialer(None, Some((&args.server, args.port)))?;
+    let session = Session::new(Arc::new(dialer), login, Arc::clone(&interrupt));
     let local = std::env::current_dir().context("the current folder is gone")?;
     let (here, before) = (RemotePath::root(), RemotePath::root());
     let stop = interrupt.begin()?;

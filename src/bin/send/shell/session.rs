@@ -52,8 +52,8 @@ pub(super) struct Listing {
 }
 
 impl Session {
-    pub(super) fn new(dialer: Dialer, login: Login, interrupt: Arc<Interrupt>) -> Self {
-        Self { dialer: Arc::new(dialer), login, browser: None, interrupt, names: None }
+    pub(super) fn new(dialer: Arc<Dialer>, login: Login, interrupt: Arc<Interrupt>) -> Self {
+        Self { dialer, login, browser: None, interrupt, names: None }
     }
 
     /// What further connections log in with.
@@ -148,8 +148,8 @@ impl Session {
         Ok(())
     }
 
-    /// The way to the receiver.
-    pub(super) fn dialer(&self) -> &Dialer {
+    /// The way to the receiver, for further connections as well: relays along it were logged in to once.
+    pub(super) fn dialer(&self) -> &Arc<Dialer> {
         &self.dialer
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -86,7 +87,7 @@ pub(super) fn put(shell: &Shell, sources: &[Vec<u8>], into: &RemotePath) -> anyh
 }
 
 fn put_one(shell: &Shell, source: &Path, into: &RemotePath, progress: &Progress) -> anyhow::Result<()> {
-    let (args, shown) = (&shell.args, Escaped::path(source));
+    let (reach, shown) = (&shell.args.reach, Escaped::path(source));
     // It would be all that is here.
     ensure!(!source.as_os_str().is_empty(), "can't send '': the name is empty");
     let path = shell.local.join(source);
@@ -100,15 +101,15 @@ fn put_one(shell: &Shell, source: &Path, into: &RemotePath, progress: &Progress)
     let job = Job {
         file: path,
         look: look(),
-        dialer: args.dialer()?,
+        dialer: Arc::clone(shell.session.dialer()),
         login: shell.session.login().clone(),
         target: Target::Session(open(shell, &directory)?),
-        length: args.length,
-        process_num: args.process_num(),
-        thread_num: args.thread_num,
-        far_thread_num: args.thread_num,
+        length: reach.length,
+        process_num: reach.process_num(),
+        thread_num: reach.thread_num(),
+        far_thread_num: reach.far_thread_num(),
         // A rate is kept by one process.
-        program: std::env::current_exe().ok().filter(|_| args.wire.bwlimit.is_none()),
+        program: std::env::current_exe().ok().filter(|_| reach.wire.bwlimit.is_none()),
     };
     client::run(&job, &WATCHER, progress, &shell.stop)
 }
@@ -142,7 +143,7 @@ pub(super) struct Missing {
 }
 
 fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Result<()> {
-    let (args, umask) = (&shell.args, take_umask());
+    let (reach, umask) = (&shell.args.reach, take_umask());
     let shown = paths::shown(&source.path);
     let at = || format!("can't fetch '{shown}' into '{}'", Escaped::path(&shell.local));
     // Nobody named the folder that it becomes here: through a link of that name it would land anywhere.
@@ -150,20 +151,20 @@ fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Resul
         Some((_, name)) => RemotePath::parse(name.as_bytes()).with_context(at)?,
         None => RemotePath::root(),
     };
-    let (from, dialer) = (Open { purpose: Purpose::Browse, ..open(shell, &source.path)? }, args.dialer()?);
+    let (from, dialer) = (Open { purpose: Purpose::Browse, ..open(shell, &source.path)? }, Arc::clone(shell.session.dialer()));
     let mut store = Store::open(&shell.local, umask).with_context(at)?;
     store.keep_index_below(state_folder().as_deref());
     let pull = Pull {
         from,
         is_folder: Some(source.is_folder),
         look: look(),
+        threads: reach.fetching_threads(&dialer),
         dialer,
         login: shell.session.login().clone(),
         store: &store,
         into,
-        length: args.length,
-        threads: args.process_num().saturating_mul(args.thread_num),
-        pace: args.wire.pace(),
+        length: reach.length,
+        pace: reach.wire.pace(),
     };
     client::pull(&pull, &WATCHER, progress, &shell.stop).with_context(|| format!("can't fetch '{shown}'"))
 }
@@ -179,8 +180,8 @@ fn open(shell: &Shell, directory: &RemotePath) -> anyhow::Result<Open> {
     Ok(Open {
         // Below the root, whatever the root is called.
         directory: directory.as_bytes().to_vec(),
-        checksum: shell.args.wire.checksum(false)?,
-        compression: shell.args.wire.compression.level(),
+        checksum: shell.args.reach.wire.checksum(false)?,
+        compression: shell.args.reach.wire.compression.level(),
         ..Open::plain(new_token()?, Purpose::Bring)
     })
 }
