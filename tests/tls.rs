@@ -183,6 +183,34 @@ fn a_receiver_that_was_set_up_anew_is_not_trusted_until_its_line_is_removed() {
 
 // B13
 #[test]
+fn a_hosts_name_is_kept_in_lower_case_and_found_in_any_be_it_a_server_or_a_relay() {
+    let (scene, place) = (Scene::new(), temp_dir());
+    let port = scene.recv.port;
+    let mut relay = recv_command();
+    relay.args(["--port", "0", "--relay_to", &format!("localhost:{port}"), "--state_dir"]).arg(place.path().join("state"));
+    let (relay, line) = recv_with_line(&mut relay, place.path());
+    let relay_key = line.strip_prefix("host key ").unwrap();
+    let send = |server: &str, flags: &[&str]| {
+        let mut command = send_command();
+        command.args(["--server", server, "--port", &port.to_string(), "--remote_dir", "in", "--ip_version", "4", "--file"]);
+        command.arg(scene.place.path().join("source")).arg("--known_hosts").arg(scene.known_hosts()).args(flags);
+        Ended::of(&mut command)
+    };
+    let via = ["--no_direct", "--via", &format!("LOCALHOST:{}", relay.port)];
+    send("LocalHost", &[]).expect(0);
+    assert_eq!(fs::read_to_string(scene.known_hosts()).unwrap(), format!("localhost:{port} {}\n", scene.key));
+    send("LOCALHOST", &via).expect(0);
+    let kept = format!("localhost:{port} {}\nlocalhost:{} {relay_key}\n", scene.key, relay.port);
+    assert_eq!(fs::read_to_string(scene.known_hosts()).unwrap(), kept);
+    // Kept as they were typed, once.
+    let other = format!("SHA256:{}", "A".repeat(43));
+    for (key, relays_key, code) in [(&*scene.key, relay_key, 0), (&other, relay_key, 4), (&scene.key, &other, 4)] {
+        scene.knows(&format!("LocalHOST:{port} {key}\nlocalHOST:{} {relays_key}\n", relay.port));
+        send("localhost", &[&via[..], &["--strict"]].concat()).expect(code);
+    }
+}
+
+#[test]
 fn known_hosts_that_are_of_no_use_never_make_a_key_acceptable() {
     let scene = Scene::new();
     let (port, key) = (scene.recv.port, scene.key.clone());

@@ -60,7 +60,7 @@ pub fn look_up(file: &Path, host: &str, found: Fingerprint) -> Result<Verdict, K
     }
 }
 
-/// Adds `host` with the key `found` unless the host is there by now; tells what was there before.
+/// Adds `host`, in lower case, with the key `found` unless the host is there by now; tells what was there before.
 ///
 /// # Errors
 /// Those of [`look_up`]; the file can't be written.
@@ -80,7 +80,7 @@ pub fn add(file: &Path, host: &str, found: Fingerprint) -> Result<Verdict, Known
         return Ok(verdict);
     }
     let break_line = if bytes.is_empty() || bytes.ends_with(b"\n") { "" } else { "\n" };
-    let line = format!("{break_line}{host} {found}\n");
+    let line = format!("{break_line}{} {found}\n", host.to_ascii_lowercase());
     if bytes.len() + line.len() > KNOWN_HOSTS_LEN_MAX {
         return Err(known.too_large());
     }
@@ -163,6 +163,7 @@ impl KnownHosts<'_> {
             if !has_port(host) {
                 return Err(malformed());
             }
+            // Names differ in nothing by their case (RFC 4343), and lines may be older than that they are kept in lower case.
             if host.eq_ignore_ascii_case(self.host) {
                 match verdict {
                     _ if fingerprint == found => verdict = Verdict::Known,
@@ -297,7 +298,7 @@ mod tests {
         assert_eq!(add(&file, HOST, key(2)), Ok(Verdict::Changed { known: key(1), line: 1 }));
         let whole = fs::read_to_string(&file).unwrap();
         fs::write(&file, whole.trim_end()).unwrap();
-        assert_eq!(add(&file, "next:1", key(2)), Ok(Verdict::Unknown));
+        assert_eq!(add(&file, "NEXT:1", key(2)), Ok(Verdict::Unknown));
         assert_eq!(fs::read_to_string(&file).unwrap(), format!("{HOST} {}\nnext:1 {}\n", key(1), key(2)));
         for name in ["", "#x:1", "a b:1", "a\nb:1", "a\0:1", "no_port"] {
             assert!(add(&file, name, key(1)).is_err(), "{name:?}");
