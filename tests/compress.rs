@@ -29,6 +29,7 @@ use parallel_transfer::protocol::v2::{MAGIC, VERSIONS};
 use parallel_transfer::protocol::{Features, Read, Reply, Status};
 
 const ZSTD: [&str; 2] = ["--compress", "zstd"];
+const NONE: [&str; 2] = ["--compress", "none"];
 
 /// One connection for content, in the process that was started.
 const ONE: [&str; 4] = ["--process_num", "1", "--thread_num", "1"];
@@ -164,7 +165,9 @@ fn text_shrinks_whoever_asks_and_whichever_way_it_goes() {
             (&ZSTD, &[], true),
             (&ZSTD, &ZSTD, true),
             (&[], &[], false),
-            (&[], &["--compress", "none"], false),
+            (&[], &NONE, false),
+            (&ZSTD, &NONE, false),
+            (&NONE, &ZSTD, false),
         ] {
             let Went { ended, link, .. } = transfer(source.path(), is_push, recv_flags, flags);
             let what = format!("push {is_push}: recv {recv_flags:?}, client {flags:?}: {link} bytes");

@@ -417,7 +417,7 @@ fn pipe_frames() -> Vec<Frame> {
     let subtrees = vec![(0, 262_144, counting(32))];
     vec![
         setup(Session::V1 { prefix: b"/in/".to_vec() }, false),
-        setup(Session::V2 { token: TOKEN, checksum: Checksum::Blake3, level: Level::of(19) }, true),
+        setup(Session::V2 { token: TOKEN, checksum: Checksum::Blake3, features: Features::OURS, level: Level::of(19) }, true),
         Frame::Task(task),
         Frame::Report(failed),
         Frame::Report(Report { subtrees, ..Report::of(8, Ending::Stored, String::new()) }),

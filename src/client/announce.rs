@@ -29,13 +29,14 @@ use crate::net::Stream;
 use crate::net::dial::{Dialer, backoff};
 use crate::path::RemotePath;
 use crate::progress::Progress;
-use crate::protocol::{Answer, Open, Reply, Status, Totals, v2};
+use crate::protocol::{Answer, Features, Open, Reply, Status, Totals, v2};
 use crate::stop::Stop;
 use crate::store::Pending;
 
 /// Who speaks on the control connection.
 pub(super) struct Announcer<'a> {
     pub(super) open: &'a Open,
+    pub(super) features: Features,
     pub(super) login: &'a Login,
     pub(super) source: &'a Source,
     pub(super) dialer: &'a Dialer,
@@ -130,7 +131,7 @@ impl<'a> Announcer<'a> {
     }
 
     fn open_session(&self, line: &mut Line<'_>) -> Result<(), Trouble> {
-        let opened = line.talk.open(self.dialer, self.login, self.open)?;
+        let opened = line.talk.open(self.dialer, self.login, self.open, self.features)?;
         (line.is_new, line.is_known, line.landed) = (opened.is_new, opened.is_known, opened.landed);
         line.level = opened.level;
         Ok(())

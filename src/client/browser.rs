@@ -15,7 +15,7 @@ use crate::limits::LISTED_MAX;
 use crate::net::Handle;
 use crate::net::dial::Dialer;
 use crate::path::RemotePath;
-use crate::protocol::{Algorithm, Answer, List, Open, Purpose, Reply, Secret, Space, Status, v2};
+use crate::protocol::{Algorithm, Answer, Features, List, Open, Purpose, Reply, Secret, Space, Status, v2};
 use crate::stop::Stop;
 
 /// A session in which nothing is put, with the receiver's root, or an account's home, as its folder.
@@ -62,7 +62,7 @@ impl Browser {
         hold(stream.handle());
         let mut talk = Talk::over(Registered::alone(stream));
         let open = Open::plain(new_token()?, Purpose::Browse);
-        let opened = talk.open(dialer, login, &open).map_err(|trouble| match trouble {
+        let opened = talk.open(dialer, login, &open, Features::OURS).map_err(|trouble| match trouble {
             Trouble::Broken(error) => anyhow::Error::new(error).context(format!("{dialer} does not let us in")),
             Trouble::Fatal(error) => error,
         })?;

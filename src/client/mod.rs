@@ -64,7 +64,7 @@ use crate::net::tls::Client;
 use crate::path::RemotePath;
 use crate::progress::Progress;
 use crate::protocol::v2::pipe::Setup;
-use crate::protocol::{Open, Session, Token, Totals};
+use crate::protocol::{Features, Open, Session, Token, Totals};
 use crate::stop::Stop;
 use announce::{Announcer, Line, NotBegun};
 use attempts::{Attempts, dial_first, interrupted};
@@ -102,6 +102,8 @@ pub struct Job {
     pub login: Login,
     /// Where it is to land, and how that is asked for.
     pub target: Target,
+    /// What we say that we can do: without zstd, nothing is compressed.
+    pub features: Features,
     /// Bytes of a chunk at the most.
     pub length: u64,
     /// Processes that work at the most, this one included.
@@ -134,10 +136,10 @@ impl Target {
     }
 
     /// What connections that carry chunks say.
-    fn session(&self) -> Session {
+    fn session(&self, features: Features) -> Session {
         match self {
             Self::InPlace(remote) => Session::V1 { prefix: remote.prefix.clone() },
-            Self::Session(open) => Session::V2 { token: open.token, checksum: open.checksum, level: None },
+            Self::Session(open) => Session::V2 { token: open.token, checksum: open.checksum, features, level: None },
         }
     }
 
@@ -260,7 +262,7 @@ fn attempt(
     if let Target::InPlace(_) = target {
         (watcher.landing)(None);
     }
-    let session = target.session();
+    let session = target.session(job.features);
     let look = |path: &RemotePath| walk::look_again(&source, &job.look, path, progress);
     let terms = Terms {
         length: target.chunk_len(job.length),
@@ -450,7 +452,20 @@ impl<'a> Crew<'a> {
         let Watcher { digest, dry, .. } = *self.watcher;
         let part_len = self.target.chunk_len(self.job.length).min(JOURNALED_LEN_MIN);
         let (source, queue, live, stop) = (self.source, self.queue, self.live, self.stop);
-        Announcer { open, login: &self.job.login, source, dialer, queue, progress, live, stop, part_len, digest, dry }
+        Announcer {
+            open,
+            features: self.job.features,
+            login: &self.job.login,
+            source,
+            dialer,
+            queue,
+            progress,
+            live,
+            stop,
+            part_len,
+            digest,
+            dry,
+        }
     }
 
     /// The one place where a run is said to have gone well.

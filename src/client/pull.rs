@@ -28,7 +28,7 @@ use crate::net::dial::Dialer;
 use crate::net::pace::Pace;
 use crate::path::{Escaped, RemotePath};
 use crate::progress::Progress;
-use crate::protocol::{Open, Reply, Session, v2};
+use crate::protocol::{Features, Open, Reply, Session, v2};
 use crate::stop::Stop;
 use crate::store::{Made, Store};
 
@@ -37,6 +37,8 @@ use crate::store::{Made, Store};
 pub struct Pull<'a> {
     /// The session to open: its folder is what is fetched, a folder or a file.
     pub from: Open,
+    /// What we say that we can do: without zstd, nothing is to be compressed.
+    pub features: Features,
     /// Was it seen to be a folder, or a file? One lands elsewhere than the other: a folder in the place of a
     /// file would bring names that nobody asked for.
     pub is_folder: Option<bool>,
@@ -143,7 +145,7 @@ fn attempt(
     let landing = make_landing(job, open)?;
     let is_one_file = matches!(top.kind, ListedKind::File { .. });
     let site = Site { landing: &landing, store: job.store, is_one_file, pace: job.pace.as_ref() };
-    let session = Session::V2 { token: open.token, checksum: open.checksum, level: None };
+    let session = Session::V2 { token: open.token, checksum: open.checksum, features: job.features, level: None };
     let length = chunk_len(open.checksum, job.length);
     let look = |path: &RemotePath| look_again(job, &session, site, &control_live, path, &over);
     let terms = Terms {
@@ -239,7 +241,7 @@ fn begin(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>) -> anyhow::Result<(Op
         Trouble::Fatal(error) => error,
         Trouble::Broken(error) => super::talk::foreign(&job.dialer, true, Some(error.into())).context("nothing was fetched"),
     };
-    let opened = talk.open(&job.dialer, &job.login, open).map_err(broken)?;
+    let opened = talk.open(&job.dialer, &job.login, open, job.features).map_err(broken)?;
     Ok((opened, lister::look(talk, job, &RemotePath::root()).map_err(broken)?))
 }
 
@@ -320,7 +322,7 @@ fn end_session(job: &Pull<'_>, open: &Open, talk: &mut Talk<'_>, live: &Live, st
     // The connection was silent for as long as the content took.
     let again = job.dialer.dial(stop).map_err(|error| Trouble::Fatal(error.into())).and_then(|stream| {
         let mut talk = Talk::over(live.register(stream));
-        talk.open(&job.dialer, &job.login, open)?;
+        talk.open(&job.dialer, &job.login, open, job.features)?;
         finish(&mut talk)
     });
     if let Err(error) = again {

@@ -12,7 +12,7 @@ use crate::net::Stream;
 use crate::net::dial::{Dialer, NotRelayed};
 use crate::net::host::HostPort;
 use crate::net::tls::Client;
-use crate::protocol::{Answer, BUSY, Open, Purpose, Reply, Status, v2};
+use crate::protocol::{Answer, BUSY, Features, Open, Purpose, Reply, Status, v2};
 use crate::pump::Inbox;
 use crate::stop::Stop;
 
@@ -41,7 +41,7 @@ fn ask(
     relay: &Dialer, stream: &mut Stream, (login, open): (&Login, &Open), to: &HostPort, stop: &Stop,
 ) -> Result<(), NotRelayed> {
     let unable = |error| NotRelayed { why: format!("{error:#}"), is_final: true, is_of_host: false };
-    let mut bytes = opening(relay, login, open).map_err(unable)?;
+    let mut bytes = opening(relay, login, open, Features::OURS).map_err(unable)?;
     v2::request::encode_relay(&mut bytes, &to.to_string());
     let asked = stream.handle().limit_waits(DIAL_TIMEOUT).and_then(|()| stream.write_all(&bytes));
     asked.map_err(|error| broken(&error))?;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::Refused;
 use crate::limits::OPEN_TIMEOUT;
 use crate::net::dial::Dialer;
-use crate::protocol::{Answer, Reply, Secret, Status, v2};
+use crate::protocol::{Answer, Features, Reply, Secret, Status, v2};
 use crate::stop::Stop;
 
 /// Asks the receiver for an account of this name.
@@ -18,7 +18,7 @@ pub fn sign_up(dialer: &Dialer, user: &str, password: &Secret, stop: &Stop) -> a
     ensure!(dialer.tls().is_some(), "an account is made over an encrypted connection: leave --plain out");
     let mut stream = dialer.dial(stop).context("no account was made")?;
     let mut bytes = Vec::new();
-    v2::encode_greeting(&mut bytes);
+    v2::encode_greeting(&mut bytes, Features::OURS);
     v2::request::encode_sign_up(&mut bytes, user.as_bytes(), password);
     stream.handle().limit_waits(OPEN_TIMEOUT)?;
     stream.write_all(&bytes)?;

@@ -12,7 +12,7 @@ use crate::compress::Level;
 use crate::limits::{DIAL_TIMEOUT, FRAME_LEN_MAX, OPEN_TIMEOUT};
 use crate::net::dial::Dialer;
 use crate::net::tls::Client;
-use crate::protocol::{Open, Purpose, Reply, Session, v2};
+use crate::protocol::{Features, Open, Purpose, Reply, Session, v2};
 use crate::pump::{Inbox, Outbox};
 
 /// A stream, what waits to be sent over it, and what came.
@@ -65,12 +65,13 @@ impl<'a> Talk<'a> {
         self.outbox.flush(&mut *self.stream)
     }
 
-    /// Opens a session, or joins one that is open already with the same token.
+    /// Opens a session, or joins one that is open already with the same token, as one who can do so much: without
+    /// zstd, content travels as it is, whatever the receiver asks for.
     ///
     /// # Errors
     /// [`Refused`]; no answer of the kind that such a receiver gives; those of the stream.
-    pub(super) fn open(&mut self, dialer: &Dialer, login: &Login, open: &Open) -> Result<Opened, Trouble> {
-        let bytes = opening(dialer, login, open).map_err(Trouble::Fatal)?;
+    pub(super) fn open(&mut self, dialer: &Dialer, login: &Login, open: &Open, features: Features) -> Result<Opened, Trouble> {
+        let bytes = opening(dialer, login, open, features).map_err(Trouble::Fatal)?;
         self.stream.handle().limit_waits(DIAL_TIMEOUT)?;
         self.say(&bytes)?;
         self.flush()?;
@@ -80,8 +81,8 @@ impl<'a> Talk<'a> {
                 return Err(Trouble::Broken(io::ErrorKind::TimedOut.into()));
             }
             match self.next_reply(dialer) {
-                Ok(Reply::Welcome { version, features }) if v2::VERSIONS.contains(&version) => {
-                    level = features.level(open.compression);
+                Ok(Reply::Welcome { version, features: both }) if v2::VERSIONS.contains(&version) => {
+                    level = both.level(open.compression).filter(|_| features.has(Features::ZSTD));
                 }
                 Ok(Reply::Heartbeat) => {}
                 Ok(Reply::Opened { is_new, is_known, landed }) => break Opened { is_new, is_known, landed, level },
@@ -94,7 +95,7 @@ impl<'a> Talk<'a> {
             }
         };
         if open.compression.is_some() && opened.level.is_none() {
-            tracing::warn!("{dialer} knows no compression: content travels as it is");
+            tracing::warn!("{dialer} knows no compression, or declines it: content travels as it is");
         }
         self.stream.handle().limit_waits(dialer.stall())?;
         Ok(opened)
@@ -165,9 +166,9 @@ impl<'a> Talk<'a> {
 ///
 /// # Errors
 /// What is shown is for encrypted connections only.
-pub(super) fn opening(dialer: &Dialer, login: &Login, open: &Open) -> anyhow::Result<Vec<u8>> {
+pub(super) fn opening(dialer: &Dialer, login: &Login, open: &Open, features: Features) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    v2::encode_greeting(&mut bytes);
+    v2::encode_greeting(&mut bytes, features);
     let host_key = dialer.tls().and_then(Client::seen).map(|seen| seen.fingerprint);
     let credential = login.credential(host_key, &open.token)?;
     v2::request::encode_open(&mut bytes, &Open { credential, ..open.clone() });

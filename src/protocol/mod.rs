@@ -348,6 +348,12 @@ impl Features {
         Self(self.0 & other.0)
     }
 
+    /// What is not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Is all of `other` in it?
     #[must_use]
     pub fn has(self, other: Self) -> bool {
@@ -386,6 +392,8 @@ pub enum Session {
         token: Token,
         /// How blocks are verified.
         checksum: Checksum,
+        /// What it says that it can do.
+        features: Features,
         /// How blocks that are sent are compressed, if they are.
         level: Option<Level>,
     },
@@ -415,7 +423,9 @@ impl Session {
     pub fn with_level(&self, level: Option<Level>) -> Self {
         match self {
             Self::V1 { .. } => self.clone(),
-            Self::V2 { token, checksum, .. } => Self::V2 { token: *token, checksum: *checksum, level },
+            Self::V2 { token, checksum, features, .. } => {
+                Self::V2 { token: *token, checksum: *checksum, features: *features, level }
+            }
         }
     }
 
@@ -423,8 +433,8 @@ impl Session {
     pub fn encode_start(&self, bytes: &mut Vec<u8>) -> usize {
         match self {
             Self::V1 { .. } => 0,
-            Self::V2 { token, .. } => {
-                v2::encode_greeting(bytes);
+            Self::V2 { token, features, .. } => {
+                v2::encode_greeting(bytes, *features);
                 v2::request::encode_join(bytes, token);
                 2
             }

@@ -435,7 +435,7 @@ impl<'a> Connection<'a> {
             return Err(Ending::refused(why));
         }
         self.state = State::Greeted;
-        self.features = features.and(Features::OURS).asking(self.shared.config.compression);
+        self.features = features.and(self.shared.config.features).asking(self.shared.config.compression);
         Ok(self.stream.reply(&Reply::Welcome { version, features: self.features }))
     }
 

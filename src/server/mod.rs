@@ -47,7 +47,7 @@ use crate::net::host::HostPort;
 use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
 use crate::progress::Counter;
-use crate::protocol::Token;
+use crate::protocol::{Features, Token};
 use crate::stop::Stop;
 
 /// What a receiver is to do.
@@ -75,6 +75,8 @@ pub struct Config {
     pub login_tries: u32,
     /// How long a job may do nothing, if there is a limit.
     pub idle: Option<Duration>,
+    /// What it says that it can do: without zstd, nothing is to be compressed.
+    pub features: Features,
     /// How it asks those who can do that to compress content, if it does.
     pub compression: Option<Level>,
     /// Bytes a second to take in and to send at the most, over all connections together.
@@ -122,6 +124,7 @@ impl Config {
             login: LOGIN_TIMEOUT,
             login_tries: LOGIN_TRIES_DEFAULT,
             idle: None,
+            features: Features::OURS,
             compression: None,
             rate: None,
             stall: STALL_DEFAULT,

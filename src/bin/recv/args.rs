@@ -283,7 +283,7 @@ impl Args {
         self.access.set_up(&mut config);
         config.stall = self.stall_timeout.unwrap_or(config.stall);
         config.audits = self.audit || self.access.accounts.is_some();
-        config.compression = self.compression.level();
+        (config.features, config.compression) = (self.compression.features(), self.compression.level());
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         // It writes to files whose size nobody knows.

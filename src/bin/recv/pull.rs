@@ -99,6 +99,7 @@ impl Args {
         }
         let job = Pull {
             from: Open { purpose: Purpose::Browse, ..transfer.open(self.file.as_bytes())? },
+            features: transfer.reach.wire.compression.features(),
             is_folder: None,
             look: transfer.select.look(true)?,
             threads: transfer.reach.fetching_threads(&dialer),

@@ -106,6 +106,7 @@ impl Args {
             dialer: dialer.into(),
             login,
             target,
+            features: self.transfer.reach.wire.compression.features(),
             length: self.transfer.reach.length,
             process_num: self.transfer.reach.process_num(),
             thread_num: self.transfer.reach.thread_num(),

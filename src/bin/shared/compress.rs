@@ -3,12 +3,13 @@
 use clap::ValueEnum;
 use parallel_transfer::compress::Level;
 use parallel_transfer::limits::COMPRESS_LEVEL_MAX;
+use parallel_transfer::protocol::Features;
 
 /// The flags as they are given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Compression {
-    /// Have content compressed on its way, where the other end can do that, too: zstd, or none, which asks
-    /// for nothing; the other end may all the same [default: none]
+    /// Have content compressed on its way, where the other end can do that, too: zstd, or none, also
+    /// where the other end asks for it [default: what the other end asks for]
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     compress: Option<Method>,
 
@@ -26,6 +27,12 @@ enum Method {
 }
 
 impl Compression {
+    /// What this end says that it can do.
+    pub(crate) fn features(&self) -> Features {
+        let declined = if self.compress == Some(Method::None) { Features::ZSTD } else { Features(0) };
+        Features::OURS.without(declined)
+    }
+
     /// What is asked for, if anything is.
     pub(crate) fn level(&self) -> Option<Level> {
         let level = self.compress_level.map_or_else(|| Some(Level::default()), Level::of);

@@ -15,7 +15,7 @@ use crate::digest::Checksum;
 use crate::entry::FileMeta;
 use crate::limits::{ADDRESSES_MAX, REASON_LEN_MAX, SUBTREES_MAX};
 use crate::path::RemotePath;
-use crate::protocol::{Decoded, Error, Session, Token, Wanted};
+use crate::protocol::{Decoded, Error, Features, Session, Token, Wanted};
 
 const SETUP: u8 = 0x41;
 const TASK: u8 = 0x42;
@@ -212,6 +212,7 @@ fn decode_session(fields: &mut Fields<'_>) -> Result<Session, Error> {
         2 => Session::V2 {
             token: Token(fields.array()?),
             checksum: Checksum::from_code(fields.byte()?).ok_or(Error::Malformed("checksum"))?,
+            features: Features(fields.long()?),
             level: Level::of(fields.byte()?),
         },
         _ => return Err(Error::Malformed("session")),
@@ -267,10 +268,11 @@ fn put_setup(body: &mut Vec<u8>, setup: &Setup) {
             body.push(1);
             put_run(body, prefix);
         }
-        Session::V2 { token, checksum, level } => {
+        Session::V2 { token, checksum, features, level } => {
             body.push(2);
             body.extend_from_slice(&token.0);
             body.push(checksum.code());
+            put_long(body, features.0);
             body.push(Level::number(*level));
         }
     }
@@ -306,7 +308,15 @@ mod tests {
         };
         vec![
             setup(Session::V1 { prefix: b"/in/".to_vec() }, None),
-            setup(Session::V2 { token: Token([5; 32]), checksum: Checksum::Blake3, level: Level::of(19) }, Some([6; 32])),
+            setup(
+                Session::V2 {
+                    token: Token([5; 32]),
+                    checksum: Checksum::Blake3,
+                    features: Features::BLAKE3,
+                    level: Level::of(19),
+                },
+                Some([6; 32]),
+            ),
             Frame::Task(Task {
                 ticket: 7,
                 alone: true,

@@ -104,6 +104,7 @@ fn put_one(shell: &Shell, source: &Path, into: &RemotePath, progress: &Progress)
         dialer: Arc::clone(shell.session.dialer()),
         login: shell.session.login().clone(),
         target: Target::Session(open(shell, &directory)?),
+        features: reach.wire.compression.features(),
         length: reach.length,
         process_num: reach.process_num(),
         thread_num: reach.thread_num(),
@@ -156,6 +157,7 @@ fn get_one(shell: &Shell, source: &Source, progress: &Progress) -> anyhow::Resul
     store.keep_index_below(state_folder().as_deref());
     let pull = Pull {
         from,
+        features: reach.wire.compression.features(),
         is_folder: Some(source.is_folder),
         look: look(),
         threads: reach.fetching_threads(&dialer),
