@@ -239,8 +239,8 @@ pub struct Progress {
     at_work: AtomicU64,
     /// Processes that worked, the first one included.
     pub processes: Counter,
-    /// The congestion control that was changed to, if it was.
-    pub congestion: OnceLock<&'static str>,
+    /// The congestion control that was changed to, if any process did.
+    pub congestion: OnceLock<String>,
     routes: OnceLock<Vec<Route>>,
     failures: Mutex<Failures>,
 }

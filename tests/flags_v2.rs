@@ -15,6 +15,12 @@ use common::judge::*;
 use common::link::Link;
 use common::sender::*;
 use common::*;
+use parallel_transfer::client::{self, Filter, Job, Login, Look, Target, Watcher, new_token};
+use parallel_transfer::net::dial::Dialer;
+use parallel_transfer::progress::Progress;
+use parallel_transfer::protocol::v2::pipe::{self, Ending, Frame, Report};
+use parallel_transfer::protocol::{Features, Open, Purpose};
+use parallel_transfer::stop::Stop;
 
 /// The outside judge of digests; false where there is none.
 fn b3sum_agrees(folder: &Path, manifest: &Path, files: usize) -> bool {
@@ -246,6 +252,42 @@ fn a_congestion_control_is_used_or_named() {
     let ended = Ended::of(&mut send_to(recv.port, source.path(), "in", &["--congestion", "nonsense"]));
     assert!(matches!(ended.code, Some(1 | 2)) && ended.said.contains("nonsense"), "{:?} {}", ended.code, ended.said);
     assert!(!recv.path("in").exists());
+}
+
+#[test]
+fn what_a_worker_process_changed_to_is_known_to_its_parent() {
+    let (source, root, place) = (temp_dir(), temp_dir(), temp_dir());
+    for index in 0..60 {
+        write(&source.path().join(format!("{index}")), noise(1_000_000, index));
+    }
+    let recv = Recv::start(root.path());
+    // A path that loses segments is not to be had here: this says so, and goes on as the program that it is.
+    let mut told = Vec::new();
+    pipe::encode(&mut told, &Frame::Report(Report::of(0, Ending::Congestion, "bbr".to_owned())));
+    write(&place.path().join("told"), told);
+    let program = place.path().join("program");
+    let script = format!("#!/bin/sh\ncat '{}/told'\nexec '{}' \"$@\"\n", place.path().display(), env!("CARGO_BIN_EXE_send"));
+    write(&program, script);
+    set_mode(&program, 0o755);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], recv.port));
+    let job = Job {
+        file: source.path().to_owned(),
+        look: Look { keeps_metadata: true, owner: false, xattrs: false, filter: Filter::default() },
+        dialer: Dialer::to_addresses(vec![address], PATIENCE, PATIENCE).into(),
+        login: Login::Nobody,
+        target: Target::Session(Open { directory: b"in".to_vec(), ..Open::plain(new_token().unwrap(), Purpose::Bring) }),
+        features: Features::OURS,
+        length: 1 << 20,
+        process_num: 2,
+        thread_num: 1,
+        far_thread_num: 1,
+        program: Some(program),
+    };
+    let (progress, stop) = (Progress::default(), Stop::new().unwrap());
+    client::run(&job, &Watcher { landing: &|_| (), digest: None, again: &|| (), dry: None }, &progress, &stop).unwrap();
+    assert_same(source.path(), &recv.path("in"));
+    assert_eq!(progress.processes.sum(), 2);
+    assert_eq!(progress.congestion.get().map(String::as_str), Some("bbr"));
 }
 
 // E10

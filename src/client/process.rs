@@ -252,6 +252,10 @@ impl Process {
                     progress.wire_bytes.add(ticket.into());
                     continue;
                 }
+                Ending::Congestion => {
+                    let _ = progress.congestion.set(reason);
+                    continue;
+                }
                 Ending::Time => {
                     if let Some(timer) = progress.waits.named(&reason) {
                         timer.add(Duration::from_micros(u64::from(ticket)));
@@ -410,6 +414,9 @@ fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcome
     };
     let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
     put(Report::of(connections, Ending::Connections, String::new()));
+    if let Some(name) = progress.congestion.get() {
+        put(Report::of(0, Ending::Congestion, name.clone()));
+    }
     let mut wire_bytes = progress.wire_bytes.take();
     while wire_bytes > 0 {
         let some = u32::try_from(wire_bytes).unwrap_or(u32::MAX);
@@ -451,4 +458,26 @@ fn write_out(output: &Mutex<impl io::Write>, bytes: &[u8]) {
     let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
     // A parent that is gone is noticed at the end of the input.
     let _ = output.write_all(bytes).and_then(|()| output.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_tells_the_congestion_control_that_it_changed_to() {
+        let (output, progress) = (Mutex::new(Vec::new()), Progress::default());
+        let tells = |bytes: &[u8]| {
+            let (mut inbox, mut pipe, mut told) = (Inbox::default(), bytes, Vec::new());
+            while let Some(Frame::Report(report)) = next_frame(&mut inbox, &mut pipe).unwrap() {
+                told.extend(Some(report.reason).filter(|_| report.ending == Ending::Congestion));
+            }
+            told
+        };
+        report_to_parent(&output, &progress, Vec::new());
+        assert!(tells(&output.lock().unwrap()).is_empty());
+        progress.congestion.set("bbr".to_owned()).unwrap();
+        report_to_parent(&output, &progress, Vec::new());
+        assert_eq!(tells(&output.lock().unwrap()), ["bbr"]);
+    }
 }

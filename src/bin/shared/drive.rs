@@ -50,7 +50,7 @@ pub(crate) fn run(
     };
     let error = error.map(|error| format!("{error:#}"));
     let protocol = transfer.reach.wire.protocol.name();
-    let congestion = transfer.reach.wire.congestion(progress.congestion.get().copied());
+    let congestion = transfer.reach.wire.congestion(progress.congestion.get().map(String::as_str));
     let elapsed = started.elapsed();
     let report = Report { verdict, error, landed: &landed, protocol, congestion, progress: &progress, elapsed };
     report.print(transfer.json, transfer.loudness());

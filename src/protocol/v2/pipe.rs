@@ -134,6 +134,8 @@ pub enum Ending {
     TurnedAway = 13,
     /// Of no task: the ticket is a number of bytes that went out.
     WentOut = 14,
+    /// Of no task: the reason is the congestion control that was changed to.
+    Congestion = 15,
 }
 
 impl Ending {
@@ -154,6 +156,7 @@ impl Ending {
             Self::Wanted,
             Self::TurnedAway,
             Self::WentOut,
+            Self::Congestion,
         ]
         .into_iter()
         .find(|ending| *ending as u8 == code)
