@@ -52,14 +52,14 @@ pub(super) fn start_workers<'scope, 'a: 'scope>(
                 if has_work && connections >= tuner.number() {
                     tuner.note(work, now - since, routes == 1 && is_short(worker.progress));
                     queue.set_at_work(tuner.number());
-                    worker.progress.set_at_work(tuner.number().min(ceiling));
+                    worker.progress.set_at_work(tuner.number());
                 } else {
                     tuner.forget();
                 }
                 (since, before) = (now, confirmed);
             }
             // Another route may lead there.
-            Event::Backlog | Event::Abandoned(_) if threads < routes => {
+            Event::Abandoned(_) if threads < routes => {
                 start_thread(scope, queue, worker, threads)?;
                 threads += 1;
             }

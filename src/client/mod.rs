@@ -507,7 +507,7 @@ impl<'a> Crew<'a> {
         let thread_num = job.thread_num;
         // A child knows one way to the receiver; and where that is long, it would be there too late for small files, and
         // processors are not what is waited for.
-        let is_near = worker.progress.routes().is_empty() && worker.ready.is_none_or(|ready| !ready.is_long());
+        let is_near = !job.dialer.is_far();
         let Some(program) = job.program.as_ref().filter(|_| is_near) else {
             let thread_num = if is_near { thread_num } else { job.far_thread_num };
             return start_workers(scope, queue, worker, (thread_num.saturating_mul(job.process_num), 1), |_| Ok(()));

@@ -56,6 +56,8 @@ pub struct Pull<'a> {
     pub length: u64,
     /// Connections that content comes over at the most.
     pub threads: usize,
+    /// The same on a long path, where threads wait more than they work.
+    pub far_threads: usize,
     /// The rate at which it may come, if there is one.
     pub pace: Option<Arc<Pace>>,
 }
@@ -64,6 +66,11 @@ impl Pull<'_> {
     /// What is fetched, for a person.
     pub(super) fn shown(&self) -> String {
         Escaped::start_of(&self.from.directory).to_string()
+    }
+
+    /// Connections that content comes over at the most, once the server was dialled.
+    fn connections_max(&self) -> usize {
+        if self.dialer.is_far() { self.far_threads } else { self.threads }
     }
 
     /// Is it what it was seen to be?
@@ -198,7 +205,7 @@ fn attempt(
             }
             listed
         })?;
-        let worked = start_workers(scope, &queue, worker, (job.threads, 1), |_| Ok(()));
+        let worked = start_workers(scope, &queue, worker, (job.connections_max(), 1), |_| Ok(()));
         // What somebody still asks for others brought meanwhile, or it is lost with all.
         over.ask();
         live.shut_down();

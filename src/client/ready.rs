@@ -21,7 +21,6 @@ pub(super) struct Ready<'a> {
 
 #[derive(Debug, Default)]
 struct State {
-    is_long: bool,
     dialling: usize,
     streams: Vec<(Instant, Stream)>,
 }
@@ -45,11 +44,7 @@ impl<'a> Ready<'a> {
         if !self.wait_if_long(stop) {
             return;
         }
-        {
-            let mut state = self.lock();
-            state.is_long = true;
-            state.dialling = number;
-        }
+        self.lock().dialling = number;
         for index in 0..number {
             if let Err(error) = named(scope, &format!("r{index}"), || self.dial_one(stop)) {
                 tracing::debug!("no connection ahead of the work: {error}");
@@ -90,12 +85,6 @@ impl<'a> Ready<'a> {
         state.dialling -= 1;
         state.streams.extend(stream.map(|stream| (Instant::now(), stream)));
         self.changed.notify_all();
-    }
-
-    /// Is the path a long one?
-    #[must_use]
-    pub(super) fn is_long(&self) -> bool {
-        self.lock().is_long
     }
 
     /// Takes one that is there, or will be sooner than one that is dialled now.

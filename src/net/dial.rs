@@ -355,6 +355,12 @@ impl Dialer {
         *self.lock_first()
     }
 
+    /// Is the path a long one, as far as that is known? Relays are where it is.
+    #[must_use]
+    pub fn is_far(&self) -> bool {
+        self.has_routes() || matches!(self.first(), Some(First::Took(time)) if time >= READY_AFTER)
+    }
+
     fn lock_first(&self) -> MutexGuard<'_, Option<First>> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -80,10 +80,13 @@ impl Reach {
     }
 
     /// Connections that content is fetched over at the most.
-    pub(crate) fn fetching_threads(&self, dialer: &Dialer) -> usize {
-        // Relays are where the way is long.
-        let thread_num = if dialer.has_routes() { self.far_thread_num() } else { self.thread_num() };
-        self.process_num().saturating_mul(thread_num)
+    pub(crate) fn fetching_threads(&self) -> usize {
+        self.process_num().saturating_mul(self.thread_num())
+    }
+
+    /// The same for a long path.
+    pub(crate) fn far_fetching_threads(&self) -> usize {
+        self.process_num().saturating_mul(self.far_thread_num())
     }
 
     /// Is standard input named as where a secret comes from?
