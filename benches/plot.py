@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws what benches/wan.sh measured: `benches/plot.py [RESULTS [PICTURE]]`, from target/wan.jsonl to docs/wan.svg.
 
-Of results that were added several times the last ones count, of those with files of the same size; what is void or was
-not run is left out.
+Of results that were added several times the last ones count, of those with files of the same size. What is void is pale,
+and there only where nothing else is; what was not run is left out.
 """
 import json
 import math
@@ -40,10 +40,11 @@ def read(path):
                 if entry["conditions"]["scale"] != conditions.get("scale"):
                     results = {}
                 conditions = entry["conditions"]
-            elif "value" in entry and entry["truthful"] and not entry["name"].endswith("_fewer"):
+            elif "value" in entry and not entry["name"].endswith("_fewer"):
                 key = (entry["row"], entry["name"])
-                results.pop(key, None)
-                results[key] = entry
+                if entry["truthful"] or not results.get(key, entry)["truthful"]:
+                    results.pop(key, None)
+                    results[key] = entry
             elif "value" not in entry:
                 results.pop((entry["row"], entry["name"]), None)
     return conditions, list(results.values())
@@ -60,8 +61,9 @@ class Drawing:
             f' stroke="{PAPER}" stroke-width="4" stroke-linejoin="round" paint-order="stroke">{escape(text)}</text>'
         )
 
-    def bar(self, x, y, width, fill):
-        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{BAR}" rx="2" fill="{fill}"/>')
+    def bar(self, x, y, width, fill, is_pale):
+        pale = ' fill-opacity="0.4"' if is_pale else ""
+        self.parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{BAR}" rx="2" fill="{fill}"{pale}/>')
 
     def line(self, x, y0, y1, fill=LINE, dash="", width=1.0):
         dash = f' stroke-dasharray="{dash}"' if dash else ""
@@ -110,12 +112,11 @@ def panel(drawing, row, results):
         label = result["label"] + (f" ({result['note']})" if result.get("note") and not result.get("is_reckoned") else "")
         drawing.text(LEFT - 12, y + 15, label, 13, INK, "end", "bold" if is_ours else "normal")
         width = at(size(result)) - LEFT
-        drawing.bar(LEFT, y, width, OURS if is_ours else PEER)
         routes, x = result.get("routes") or [], LEFT
         carried = sum(route["bytes"] for route in routes)
-        for index, route in enumerate(routes if carried else []):
-            part = width * route["bytes"] / carried
-            drawing.bar(x, y, part, ROUTES[index % len(ROUTES)])
+        parts = [(width * route["bytes"] / carried, ROUTES[index % len(ROUTES)]) for index, route in enumerate(routes if carried else [])]
+        for part, fill in parts or [(width, OURS if is_ours else PEER)]:
+            drawing.bar(x, y, part, fill, not result["truthful"])
             x += part
         end_x = LEFT + width
         if allowed(result, results):
@@ -138,6 +139,10 @@ def allowed(result, results):
 
 
 def figure(result):
+    return value_of(result) + ("" if result["truthful"] else " *")
+
+
+def value_of(result):
     if result["unit"] == "round trips":
         value = f"{result['value']:,.1f}" if result["value"] < 100 else f"{result['value']:,.0f}"
         return f"{'about ' if result.get('is_reckoned') else ''}{value}"
@@ -165,6 +170,8 @@ def main():
         f"{'Medians of ' + ' or '.join(map(str, runs)) + ' runs' if runs != [1] else 'One run of each'}."
         f" TCP carries at most {PAYLOAD * 100:g} % of a link's rate. {'; '.join(conditions['versions'].values())}.",
     ]
+    if not all(result["truthful"] for result in results):
+        notes.append("* Pale: more of the emulator's packets than 1 % left late, because the machine was busy with others.")
     for number, note in enumerate(notes):
         drawing.text(24, drawing.y + 12 + 15 * number, note, 10.5, SOFT)
     drawing.y += 15 * len(notes) + 14
