@@ -24,7 +24,6 @@ from wan_peers import PEERS, Job, missing
 PORT, RELAY_PORT = 9000, 9001
 RELAYS = 3
 LIMIT_SECONDS = 300  # for one run
-VOID_TRIES = 3
 MEGABIT = 1e6 / 8
 MIB = 1024 * 1024
 
@@ -84,7 +83,7 @@ class Bench:
     def run(self, network, runner, source):
         """As `runner` says how, in a network of its own; again where that was not what it was to be."""
         doubts = []
-        for _ in range(VOID_TRIES):
+        for _ in range(self.args.tries):
             for name in ("out", "state", "config"):
                 remove(self.path(name))
             wait_for_quiet(self.args.quiet)
@@ -402,6 +401,7 @@ def main():
     parser = argparse.ArgumentParser(prog="wan.sh", description="Measures over an emulated network.")
     parser.add_argument("-r", dest="rows", default="A,B,C,D", help="which rows [A,B,C,D]")
     parser.add_argument("-n", dest="runs", type=int, default=1, help="runs of each, of which the median counts [1]")
+    parser.add_argument("-t", dest="tries", type=int, default=3, help="how often a run is tried that turns out to be void [3]")
     parser.add_argument("-s", dest="scale", type=float, default=1.0, help="of the size of files, such as 0.1 for a quick try [1]")
     parser.add_argument("-o", dest="output", help="where results are added, a JSON object a line [target/wan.jsonl]")
     parser.add_argument("-p", dest="no_peers", action="store_true", help="leave other programs out")
