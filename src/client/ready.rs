@@ -51,8 +51,7 @@ impl<'a> Ready<'a> {
                 self.note(None);
             }
         }
-        let is_over = |state: &mut State| state.dialling > 0;
-        drop(self.changed.wait_while(self.lock(), is_over));
+        drop(self.changed.wait_while(self.lock(), |state| state.dialling > 0));
         // Nobody waits for who says nothing.
         stop.wait(READY_MAX);
         self.lock().streams.clear();
@@ -62,11 +61,13 @@ impl<'a> Ready<'a> {
     fn wait_if_long(&self, stop: &Stop) -> bool {
         loop {
             let left = match self.dialer.first() {
-                Some(First::Took(time)) => return time >= READY_AFTER,
-                Some(First::Since(since)) if since.elapsed() >= READY_AFTER => return true,
+                Some(First::Took(_)) => return self.dialer.is_far(),
                 Some(First::Since(since)) => READY_AFTER.saturating_sub(since.elapsed()),
                 None => READY_AFTER,
             };
+            if left.is_zero() {
+                return true;
+            }
             if stop.wait(left) {
                 return false;
             }

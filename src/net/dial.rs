@@ -399,10 +399,7 @@ impl Dialer {
                         Err(error @ (DialError::Refused(_) | DialError::Stopped)) => return Err(error),
                         Err(error) => {
                             tracing::debug!("no connection by route {}: {error}", route.route_name());
-                            // One that may do another time counts for more than one that never will.
-                            if first.as_ref().is_none_or(|first| first.is_refusal() && !error.is_refusal()) {
-                                first = Some(error);
-                            }
+                            note_failure(&mut first, error);
                         }
                         dialled => return dialled,
                     }
@@ -507,6 +504,13 @@ impl Dialer {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+}
+
+/// Keeps the first of several failures, but one that may do another time counts for more than one that never will.
+fn note_failure(first: &mut Option<DialError>, error: DialError) {
+    if first.as_ref().is_none_or(|first| first.is_refusal() && !error.is_refusal()) {
+        *first = Some(error);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{DialError, Dialer, HostPort, Stream, Via};
+use super::{DialError, Dialer, HostPort, Stream, Via, note_failure};
 use crate::limits::DIAL_TIMEOUT;
 use crate::stop::Stop;
 
@@ -26,9 +26,7 @@ impl Dialer {
                 }
                 Err(error) => {
                     tracing::debug!("no connection to {}: {error}", hosts[index]);
-                    if failed.as_ref().is_none_or(|failed| failed.is_refusal() && !error.is_refusal()) {
-                        failed = Some(error);
-                    }
+                    note_failure(&mut failed, error);
                 }
             }
         }
