@@ -98,7 +98,7 @@ class Bench:
             remove(self.path("out"))
             if not doubts:
                 break
-            self.say(f"  void: {'; '.join(doubts)}")
+            self.say(f"  void, {ran.seconds:.2f} s: {'; '.join(doubts)}")
         return ran, facts, doubts
 
     def start_recv(self, root):

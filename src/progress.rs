@@ -1,7 +1,7 @@
 //! Counters that anyone may add to, the failed entries, and the summary of both.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::FAILURES_KEPT_MAX;
@@ -189,6 +189,13 @@ impl Waits {
     }
 }
 
+/// A congestion control that was changed to, and whether that was passed on.
+#[derive(Debug, Default)]
+struct Changed {
+    to: Option<String>,
+    is_told: bool,
+}
+
 /// How far a transfer is.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -239,8 +246,7 @@ pub struct Progress {
     at_work: AtomicU64,
     /// Processes that worked, the first one included.
     pub processes: Counter,
-    /// The congestion control that was changed to, if any process did.
-    pub congestion: OnceLock<String>,
+    congestion: Mutex<Changed>,
     routes: OnceLock<Vec<Route>>,
     failures: Mutex<Failures>,
 }
@@ -340,6 +346,27 @@ pub struct Failure {
 }
 
 impl Progress {
+    /// Notes the congestion control that was changed to.
+    pub fn note_congestion(&self, name: &str) {
+        *self.lock_congestion() = Changed { to: Some(name.to_owned()), is_told: false };
+    }
+
+    /// The congestion control that was changed to last, if any process did.
+    #[must_use]
+    pub fn congestion(&self) -> Option<String> {
+        self.lock_congestion().to.clone()
+    }
+
+    /// The same, where it was not taken before.
+    pub fn take_congestion(&self) -> Option<String> {
+        let mut changed = self.lock_congestion();
+        if std::mem::replace(&mut changed.is_told, true) { None } else { changed.to.clone() }
+    }
+
+    fn lock_congestion(&self) -> MutexGuard<'_, Changed> {
+        self.congestion.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets what was found and what became of it, for it is looked at anew. Was a file done since
     /// this was called last, or are more bytes there than ever before?
     pub fn begin_again(&self) -> bool {

@@ -245,7 +245,8 @@ fn a_congestion_control_is_used_or_named() {
     }
     // Nothing is lost on the way to oneself.
     let usual = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
-    for (flags, used) in [(&["--congestion", "auto"][..], usual.trim().into()), (&[], serde_json::Value::Null)] {
+    let used = if usual.trim() == "bbr" && available.contains("cubic") { "cubic" } else { usual.trim() };
+    for flags in [&["--congestion", "auto"][..], &[]] {
         let ended = Ended::of(&mut send_to(recv.port, source.path(), "auto", flags)).expect(0);
         assert_eq!(ended.json["congestion"], used, "{flags:?}");
     }
@@ -287,19 +288,17 @@ fn what_a_worker_process_changed_to_is_known_to_its_parent() {
     client::run(&job, &Watcher { landing: &|_| (), digest: None, again: &|| (), dry: None }, &progress, &stop).unwrap();
     assert_same(source.path(), &recv.path("in"));
     assert_eq!(progress.processes.sum(), 2);
-    assert_eq!(progress.congestion.get().map(String::as_str), Some("bbr"));
+    assert_eq!(progress.congestion().as_deref(), Some("bbr"));
 }
 
 // E10
 #[test]
 fn a_receiver_names_the_congestion_control_that_it_can_not_use() {
     let root = temp_dir();
-    for (name, code, why) in [("nonsense", 1, "there is"), ("auto", 2, "for those who connect")] {
-        let output = run(recv_command().args(["--port", "0", "--congestion", name, "--root"]).arg(root.path()));
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(name) && said.contains(why), "{said}");
-    }
+    let output = run(recv_command().args(["--port", "0", "--congestion", "nonsense", "--root"]).arg(root.path()));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("nonsense") && said.contains("there is"), "{said}");
 }
 
 // F01

@@ -253,7 +253,7 @@ impl Process {
                     continue;
                 }
                 Ending::Congestion => {
-                    let _ = progress.congestion.set(reason);
+                    progress.note_congestion(&reason);
                     continue;
                 }
                 Ending::Time => {
@@ -414,8 +414,8 @@ fn report_to_parent(output: &Mutex<impl io::Write>, progress: &Progress, outcome
     };
     let connections = u32::try_from(progress.connections.sum()).unwrap_or(u32::MAX);
     put(Report::of(connections, Ending::Connections, String::new()));
-    if let Some(name) = progress.congestion.get() {
-        put(Report::of(0, Ending::Congestion, name.clone()));
+    if let Some(name) = progress.take_congestion() {
+        put(Report::of(0, Ending::Congestion, name));
     }
     let mut wire_bytes = progress.wire_bytes.take();
     while wire_bytes > 0 {
@@ -476,8 +476,11 @@ mod tests {
         };
         report_to_parent(&output, &progress, Vec::new());
         assert!(tells(&output.lock().unwrap()).is_empty());
-        progress.congestion.set("bbr".to_owned()).unwrap();
-        report_to_parent(&output, &progress, Vec::new());
-        assert_eq!(tells(&output.lock().unwrap()), ["bbr"]);
+        for name in ["cubic", "bbr"] {
+            progress.note_congestion(name);
+            report_to_parent(&output, &progress, Vec::new());
+            report_to_parent(&output, &progress, Vec::new());
+        }
+        assert_eq!(tells(&output.lock().unwrap()), ["cubic", "bbr"], "each once");
     }
 }

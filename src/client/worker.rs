@@ -353,7 +353,7 @@ impl<'a> Worker<'a> {
     /// The receiver wants no more connections of this job.
     fn check(&self, hands: &mut Hands<'a>, result: io::Result<usize>) -> Result<bool, GaveUp> {
         if let Some(changed) = self.dialer.congestion().and_then(Congestion::look) {
-            let _ = self.progress.congestion.set(changed.to_owned());
+            self.progress.note_congestion(changed);
         }
         match result {
             Ok(0) => Ok(true),

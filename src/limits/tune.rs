@@ -36,11 +36,21 @@ pub const LOSS_TRIP_MIN: Duration = Duration::from_millis(10);
 /// Segments sent again that may have had any reason.
 pub const LOSS_SEGMENTS_MIN: u64 = 8;
 
+/// Looks at which some were: what one event cost is seen at two at the most.
+pub const LOSS_LOOKS_MIN: u32 = 3;
+
+/// A round trip of more quarters of the shortest one is one with a queue: jitter and delayed acknowledgements are less.
+pub const LOSS_QUEUE_QUARTERS: u32 = 5;
+
 /// Of ten thousand segments so many sent again are a lossy path: at 50 ms a connection does 2 MB/s then.
 pub const LOSS_TEN_THOUSANDTHS_MIN: u64 = 3;
 
-/// How often a path is looked at for losses.
-pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Of ten thousand segments so many sent again while there was a queue are too many sent: the usual controls stay far
+/// below that.
+pub const LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN: u64 = 100;
+
+/// How often a path is looked at for losses, at the most.
+pub const LOSS_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Bytes that are taken in at once meanwhile.
 pub const AHEAD_READ_LEN: usize = 64 * 1024;

@@ -1,14 +1,17 @@
-//! The kernel's congestion control: the one that was asked for, or another once a path turns out to be lossy.
+//! The kernel's congestion control: the one that was asked for, or one by what a path turns out to be like.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Handle;
-use crate::limits::{LOSS_LOOK_EVERY, LOSS_SEGMENTS_MIN, LOSS_TEN_THOUSANDTHS_MIN, LOSS_TRIP_MIN};
+use super::tcp_info::{Diag, TcpInfo};
+use crate::limits::{
+    LOSS_LOOK_EVERY, LOSS_LOOKS_MIN, LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN, LOSS_QUEUE_QUARTERS, LOSS_SEGMENTS_MIN,
+    LOSS_TEN_THOUSANDTHS_MIN, LOSS_TRIP_MIN,
+};
 
 /// The name that stands for a choice made while the job runs.
 pub const AUTO: &str = "auto";
@@ -16,76 +19,95 @@ pub const AUTO: &str = "auto";
 /// What does well on a path that loses segments which nobody had too many of.
 const BBR: &str = "bbr";
 
-/// Which congestion control the streams of a dialer have.
+/// What does well with many connections on a path that does not: several of bbr's think that each of them finds more
+/// room, overflow the queue, and send a tenth again. What they have found by then is a good start.
+const CUBIC: &str = "cubic";
+
+/// Which congestion control the streams over a path have.
 #[derive(Debug)]
 pub struct Congestion {
     /// As the user named it.
     name: String,
+    /// Which path that is, for people, where there may be others.
+    path: String,
     auto: Option<Auto>,
 }
 
 /// What a choice depends on.
 #[derive(Debug)]
 struct Auto {
-    /// What streams have until then; the system's default where that is none.
-    start: Option<&'static str>,
-    began: Instant,
-    /// Milliseconds since then at the last look.
-    looked: AtomicU64,
+    system: System,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// Those that are open, and perhaps some that were.
-    sockets: Vec<Weak<Socket>>,
-    /// The shortest time that a connection took to come about: a round trip.
-    trip: Option<Duration>,
-    at_start: Option<Segments>,
-    /// Is the choice made?
-    choice: Option<Choice>,
-}
-
+/// What streams have before anything is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
+enum System {
     Bbr,
-    AsAtStart,
+    /// And this user may have nothing else that would do.
+    OnlyBbr,
+    Other,
 }
 
-/// Segments that this network namespace sent: those of a job and of all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Segments {
+#[derive(Debug)]
+struct State {
+    /// Is nothing to be found out any more: the last choice is made, the path is a short one, or the kernel says nothing?
+    is_over: bool,
+    /// What was changed to; until then it is what the system uses.
+    changed: Option<&'static str>,
+    /// Was that not told yet?
+    is_news: bool,
+    /// Streams that are open, and perhaps some that were, with what was known of them at the last look.
+    streams: Vec<(Weak<Socket>, TcpInfo)>,
+    looked: Instant,
+    /// The shortest round trip of all, once there was one.
+    trip: Option<Duration>,
+    losses: Losses,
+}
+
+/// What was lost on a path, with a queue and without. What is lost with one is how the usual congestion controls notice
+/// that they send too much; what is lost without tells nothing of that (C. P. Fu, S. C. Liew, "TCP Veno: TCP enhancement
+/// for transmission over wireless access networks", 2003).
+#[derive(Debug, Default)]
+struct Losses {
+    queued: Tally,
+    unqueued: Tally,
+}
+
+/// Segments of streams.
+#[derive(Debug, Default)]
+struct Tally {
     sent: u64,
     sent_again: u64,
+    /// Looks at which some were sent again: what one burst cost is seen at one or two.
+    looks: u32,
 }
 
-impl Segments {
-    fn now() -> Option<Self> {
-        Self::parse(&std::fs::read_to_string("/proc/self/net/snmp").ok()?)
+impl Losses {
+    /// Adds what happened to streams from one look to the next, on a path whose round trip is so long without a queue.
+    fn add(&mut self, trip: Duration, streams: impl Iterator<Item = (TcpInfo, TcpInfo)>) {
+        let before = (self.queued.sent_again, self.unqueued.sent_again);
+        let has_queue = |info: &TcpInfo| info.trip * 4 > trip * LOSS_QUEUE_QUARTERS;
+        for (then, now) in streams {
+            let tally = if has_queue(&then) || has_queue(&now) { &mut self.queued } else { &mut self.unqueued };
+            tally.sent += u64::from(now.sent.wrapping_sub(then.sent));
+            tally.sent_again += u64::from(now.sent_again.wrapping_sub(then.sent_again));
+        }
+        self.queued.looks += u32::from(self.queued.sent_again > before.0);
+        self.unqueued.looks += u32::from(self.unqueued.sent_again > before.1);
     }
+}
 
-    /// Out of a table of names and numbers, a line each.
-    fn parse(table: &str) -> Option<Self> {
-        let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-        let (names, numbers) = (lines.next()?.split_whitespace(), lines.next()?.split_whitespace());
-        let of = |wanted: &str| {
-            let (_, number) = names.clone().zip(numbers.clone()).find(|(name, _)| *name == wanted)?;
-            number.parse().ok()
-        };
-        Some(Self { sent: of("OutSegs")?, sent_again: of("RetransSegs")? })
-    }
-
-    /// Those since `earlier`.
-    fn since(self, earlier: Self) -> Self {
-        let sent_again = self.sent_again.saturating_sub(earlier.sent_again);
-        Self { sent: self.sent.saturating_sub(earlier.sent), sent_again }
-    }
-
-    /// Are so many lost that a long path is used badly?
-    fn are_lossy(self, trip: Duration) -> bool {
-        trip >= LOSS_TRIP_MIN
+impl Tally {
+    /// Are so many of ten thousand sent again, and not by chance?
+    fn is_at_least(&self, ten_thousandths: u64) -> bool {
+        self.looks >= LOSS_LOOKS_MIN
             && self.sent_again >= LOSS_SEGMENTS_MIN
-            && self.sent_again.saturating_mul(10_000) >= self.sent.saturating_mul(LOSS_TEN_THOUSANDTHS_MIN)
+            && self.sent_again.saturating_mul(10_000) >= self.sent.saturating_mul(ten_thousandths)
+    }
+
+    fn percent(&self) -> f64 {
+        self.sent_again as f64 * 100.0 / self.sent.max(1) as f64
     }
 }
 
@@ -93,7 +115,14 @@ impl Congestion {
     /// The one of this name, or [`AUTO`].
     #[must_use]
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), auto: (name == AUTO).then(|| Auto::new(None)) }
+        Self { name: name.to_owned(), path: String::new(), auto: (name == AUTO).then(|| Auto::new(System::now())) }
+    }
+
+    /// The same for another path, which is called so.
+    #[must_use]
+    pub fn afresh(&self, path: &str) -> Self {
+        let auto = self.auto.as_ref().map(|auto| Auto::new(auto.system));
+        Self { name: self.name.clone(), path: format!("{path}: "), auto }
     }
 
     /// What the user called it.
@@ -102,88 +131,153 @@ impl Congestion {
         &self.name
     }
 
+    /// Is it chosen while the job runs?
+    #[must_use]
+    pub(super) fn is_auto(&self) -> bool {
+        self.auto.is_some()
+    }
+
     /// Has a socket that is not connected yet use it.
     ///
     /// # Errors
     /// The system does not have it, or this user may not use it.
     pub(super) fn prepare(&self, socket: &Socket) -> io::Result<()> {
-        let Some(auto) = &self.auto else {
-            return set(socket, &self.name);
-        };
-        match (auto.lock().choice, auto.start) {
-            (Some(Choice::Bbr), _) => set(socket, BBR),
-            (_, Some(start)) => set(socket, start),
-            _ => Ok(()),
+        let name = self.auto.as_ref().map_or(Some(self.name.as_str()), |auto| auto.lock().changed);
+        name.map_or(Ok(()), |name| set(socket, name))
+    }
+
+    /// A connection came about.
+    pub fn note(&self, handle: &Handle) {
+        if let Some(auto) = &self.auto {
+            auto.note(handle.socket(), &mut auto.lock());
         }
     }
 
-    /// A connection came about, which took so long.
-    pub(super) fn note(&self, handle: &Handle, took: Duration) {
-        let Some(auto) = &self.auto else { return };
-        let mut state = auto.lock();
-        state.trip = Some(state.trip.map_or(took, |trip| trip.min(took)));
-        state.sockets.retain(|socket| socket.strong_count() > 0);
-        state.sockets.push(Arc::downgrade(handle.socket()));
-        // It may have begun before another choice, and come about after it.
-        if state.choice == Some(Choice::Bbr) {
-            let _ = set(handle.socket(), BBR);
-        }
-    }
-
-    /// Is the path lossy, and was it not known to be before? Then all streams are changed. Costs next to nothing
-    /// where somebody looked a moment ago.
+    /// What is used from now on, where that was found to do better, and was not said before. Costs next to nothing where
+    /// somebody looked a moment ago.
     #[must_use]
     pub fn look(&self) -> Option<&'static str> {
         let auto = self.auto.as_ref()?;
-        let (now, looked) = (auto.began.elapsed().as_millis() as u64, auto.looked.load(Ordering::Relaxed));
-        let is_due = now >= looked.saturating_add(LOSS_LOOK_EVERY.as_millis() as u64);
-        let is_mine = is_due && auto.looked.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if !is_mine || auto.lock().choice.is_some() {
-            return None;
+        let mut state = auto.state.try_lock().ok()?;
+        // What happened within two round trips may be one event.
+        if !state.is_over && state.looked.elapsed() >= LOSS_LOOK_EVERY.max(state.trip.unwrap_or_default() * 2) {
+            state.looked = Instant::now();
+            if let Some(now) = state.see() {
+                auto.decide(&mut state, &now, &self.path);
+            }
         }
-        auto.decide(Segments::now()?)
+        if std::mem::take(&mut state.is_news) { state.changed } else { None }
+    }
+}
+
+impl State {
+    /// The open streams as they are now.
+    fn see(&mut self) -> Option<Vec<Option<TcpInfo>>> {
+        let failed = |error: &io::Error| tracing::debug!("no congestion control is chosen by losses: {error}");
+        // One that was kept would be kept by jobs that nobody works on any more.
+        let diag = Diag::open().inspect_err(failed).ok();
+        self.is_over = diag.is_none();
+        let diag = diag?;
+        let see = |socket: Arc<Socket>| {
+            let failed = |error: &io::Error| tracing::trace!("nothing is known of a connection: {error}");
+            diag.of(&socket).inspect_err(failed).ok()
+        };
+        Some(self.streams.iter().map(|(socket, _)| socket.upgrade().and_then(see)).collect())
+    }
+
+    /// Has all open streams use another one, and those to come.
+    fn change(&mut self, name: &'static str) -> io::Result<()> {
+        let open: Vec<_> = self.streams.iter().filter_map(|(socket, _)| socket.upgrade()).collect();
+        // One that was shut down meanwhile says nothing about the others.
+        let changed: Vec<_> = open.iter().map(|socket| set(socket, name)).collect();
+        changed.into_iter().reduce(Result::or).unwrap_or(Ok(()))?;
+        (self.changed, self.is_news, self.losses) = (Some(name), true, Losses::default());
+        Ok(())
     }
 }
 
 impl Auto {
-    fn new(start: Option<&'static str>) -> Self {
-        let mut state = State { at_start: Segments::now(), ..State::default() };
-        if start.is_none() && system_default() == BBR {
-            tracing::debug!("the system uses {BBR} already");
-            state.choice = Some(Choice::AsAtStart);
-        }
-        Self { start, began: Instant::now(), looked: AtomicU64::new(0), state: Mutex::new(state) }
+    fn new(system: System) -> Self {
+        let is_over = system == System::OnlyBbr;
+        let (streams, losses, looked) = (Vec::new(), Losses::default(), Instant::now());
+        let state = State { is_over, changed: None, is_news: false, streams, looked, trip: None, losses };
+        Self { system, state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses by what was sent until now; says what is used from now on where that is something else.
-    fn decide(&self, now: Segments) -> Option<&'static str> {
-        let mut state = self.lock();
-        let (since, trip) = (now.since(state.at_start?), state.trip?);
-        if !since.are_lossy(trip) {
-            return None;
+    fn note(&self, socket: &Arc<Socket>, state: &mut State) {
+        if let Some(changed) = state.changed {
+            let _ = set(socket, changed);
         }
-        let share = since.sent_again as f64 * 100.0 / since.sent.max(1) as f64;
-        let path = format!("lossy path ({share:.2} % sent again, {} ms)", trip.as_millis());
-        let open: Vec<_> = state.sockets.iter().filter_map(Weak::upgrade).collect();
-        // One that was shut down meanwhile says nothing about the others.
-        let changed: Vec<_> = open.iter().map(|socket| set(socket, BBR)).collect();
-        match changed.into_iter().reduce(Result::or)? {
-            Ok(()) => {
-                tracing::info!("{path}: using {BBR}");
-                state.choice = Some(Choice::Bbr);
-                Some(BBR)
-            }
-            Err(error) => {
-                tracing::info!("{path}: staying with {}, for {error}", self.start.map_or_else(system_default, str::to_owned));
-                state.choice = Some(Choice::AsAtStart);
-                None
+        if state.is_over {
+            return;
+        }
+        state.streams.retain(|(socket, _)| socket.strong_count() > 0);
+        state.streams.push((Arc::downgrade(socket), TcpInfo::default()));
+        if self.system == System::Bbr && state.trip.is_none() {
+            state.trip = Diag::open().and_then(|diag| diag.of(socket)).ok().map(|info| info.trip_min);
+            // Nothing is gained by pacing there, and a timer for each burst costs a sixth of the processors' time.
+            if state.trip.is_some_and(|trip| trip < LOSS_TRIP_MIN) {
+                let _ = state.change(CUBIC);
             }
         }
     }
+
+    /// Chooses by what became of the streams until now, which are as `now` says.
+    fn decide(&self, state: &mut State, now: &[Option<TcpInfo>], path: &str) {
+        // The kernel forgets it after some minutes, and a late stream has never seen the path without a queue.
+        let Some(trip) = now.iter().flatten().map(|now| now.trip_min).chain(state.trip).min() else { return };
+        state.trip = Some(trip);
+        let State { streams, losses, is_over, changed, .. } = &mut *state;
+        let known = streams.iter().zip(now).filter_map(|((_, then), now)| now.map(|now| (*then, now)));
+        losses.add(trip, known);
+        for ((_, then), now) in streams.iter_mut().zip(now) {
+            *then = now.unwrap_or(*then);
+        }
+        if trip < LOSS_TRIP_MIN {
+            *is_over = true;
+            return;
+        }
+        let has_bbr = self.system == System::Bbr && changed.is_none();
+        let (why, better) = if losses.unqueued.is_at_least(LOSS_TEN_THOUSANDTHS_MIN) {
+            *is_over = true;
+            (format!("lossy path ({:.2} %", losses.unqueued.percent()), BBR)
+        } else if has_bbr && losses.queued.is_at_least(LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN) {
+            (format!("more than the path carries ({:.2} %", losses.queued.percent()), CUBIC)
+        } else {
+            return;
+        };
+        if has_bbr && better == BBR {
+            return;
+        }
+        let why = format!("{path}{why} sent again, {} ms)", trip.as_millis());
+        match state.change(better) {
+            Ok(()) => tracing::info!("{why}: using {better}"),
+            Err(error) => {
+                state.is_over = true;
+                tracing::info!("{why}: staying with {}, for {error}", state.changed.map_or_else(system_default, str::to_owned))
+            }
+        }
+    }
+}
+
+impl System {
+    fn now() -> Self {
+        match system_default() == BBR {
+            true if is_to_be_had(CUBIC) => Self::Bbr,
+            true => Self::OnlyBbr,
+            false => Self::Other,
+        }
+    }
+}
+
+/// May this user have it?
+fn is_to_be_had(name: &str) -> bool {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP));
+    socket.and_then(|socket| set(&socket, name)).is_ok()
 }
 
 /// Has a socket use a congestion control.
@@ -224,29 +318,41 @@ mod tests {
 
     const LONG: Duration = Duration::from_millis(50);
 
+    /// A stream on which so many segments went out and were sent again, and whose round trip is a long one and so much
+    /// more.
+    fn stream(sent: u32, sent_again: u32, queue: Duration) -> TcpInfo {
+        TcpInfo { sent, sent_again, trip: LONG + queue, trip_min: LONG }
+    }
+
+    const NO_QUEUE: Duration = Duration::from_millis(12);
+    const QUEUE: Duration = Duration::from_millis(13);
+
     #[test]
-    fn a_path_is_lossy_that_is_long_and_loses_more_than_a_handful() {
-        let lossy = |sent, sent_again, trip| Segments { sent, sent_again }.are_lossy(trip);
-        assert!(lossy(10_000, 12, LONG));
-        assert!(!lossy(10_000, 12, Duration::from_millis(1)), "a short one");
-        assert!(!lossy(100, 5, LONG), "a handful");
-        assert!(!lossy(1_000_000, 100, LONG), "one in ten thousand");
-        assert!(lossy(1_000_000, 300, LONG));
-        assert!(!lossy(0, 0, LONG));
-        let (earlier, now) = (Segments { sent: 100, sent_again: 90 }, Segments { sent: 1_000_100, sent_again: 130 });
-        assert_eq!(now.since(earlier), Segments { sent: 1_000_000, sent_again: 40 });
-        assert_eq!(earlier.since(now), Segments { sent: 0, sent_again: 0 }, "counters that began anew");
+    fn what_is_lost_counts_where_it_is_more_than_a_handful_again_and_again() {
+        let is_lossy = |sent, sent_again, looks| Tally { sent, sent_again, looks }.is_at_least(3);
+        assert!(is_lossy(10_000, 12, 3));
+        assert!(!is_lossy(100, 5, 3), "a handful");
+        assert!(!is_lossy(10_000, 12, 2), "one burst");
+        assert!(!is_lossy(1_000_000, 100, 100), "one in ten thousand");
+        assert!(is_lossy(1_000_000, 300, 3));
+        assert!(!is_lossy(0, 0, 0));
     }
 
     #[test]
-    fn counters_are_found_by_their_names() {
-        let table =
-            "Ip: Forwarding OutSegs\nIp: 1 2\nTcp: RtoMin MaxConn OutSegs RetransSegs InErrs\nTcp: 200 -1 77 5 0\nUdp: A\n";
-        assert_eq!(Segments::parse(table), Some(Segments { sent: 77, sent_again: 5 }));
-        for wrong in ["", "Tcp: OutSegs\n", "Tcp: OutSegs RetransSegs\nTcp: 1\n", "Tcp: OutSegs RetransSegs\nTcp: 1 x\n"] {
-            assert_eq!(Segments::parse(wrong), None, "{wrong:?}");
-        }
-        assert!(Segments::now().is_some_and(|now| now.sent >= now.sent_again));
+    fn what_is_lost_with_a_queue_is_told_from_what_is_lost_without() {
+        let mut losses = Losses::default();
+        let mut add = |then, now| {
+            losses.add(LONG, [(then, now)].into_iter());
+            [&losses.unqueued, &losses.queued].map(|tally| (tally.sent, tally.sent_again, tally.looks))
+        };
+        let (none, some, more) = (stream(0, 0, NO_QUEUE), stream(1000, 10, NO_QUEUE), stream(3000, 15, QUEUE));
+        assert_eq!(add(TcpInfo::default(), none), [(0, 0, 0), (0, 0, 0)]);
+        assert_eq!(add(none, some), [(1000, 10, 1), (0, 0, 0)]);
+        assert_eq!(add(some, more), [(1000, 10, 1), (2000, 5, 1)], "there is a queue now");
+        assert_eq!(add(more, stream(4000, 20, NO_QUEUE)), [(1000, 10, 1), (3000, 10, 2)], "there was");
+        assert_eq!(add(some, stream(2000, 10, NO_QUEUE)), [(2000, 10, 1), (3000, 10, 2)], "nothing was lost");
+        let last = add(stream(u32::MAX, u32::MAX, NO_QUEUE), stream(99, 0, NO_QUEUE));
+        assert_eq!(last, [(2100, 11, 2), (3000, 10, 2)], "counters that began anew");
     }
 
     fn used(socket: &Socket) -> String {
@@ -272,27 +378,107 @@ mod tests {
         Listener::bind(Some([127, 0, 0, 1].into()), 0, None).unwrap()
     }
 
+    /// One for such a system, with a dialer that uses it.
+    fn auto(listener: &Listener, system: System) -> (Arc<Congestion>, Dialer) {
+        let congestion = Arc::new(Congestion { auto: Some(Auto::new(system)), ..Congestion::named(AUTO) });
+        let dialer = dialer_to(listener, &congestion);
+        (congestion, dialer)
+    }
+
+    /// What is changed to after a look at which all streams are as this says.
+    fn after(congestion: &Congestion, now: Option<TcpInfo>) -> Option<&'static str> {
+        let auto = congestion.auto.as_ref().unwrap();
+        let mut state = auto.lock();
+        let all = vec![now; state.streams.len()];
+        auto.decide(&mut state, &all, "");
+        if std::mem::take(&mut state.is_news) { state.changed } else { None }
+    }
+
     #[test]
     fn streams_that_are_open_and_those_to_come_change_once_the_path_is_lossy() {
         if !has(BBR) || !has("reno") {
             return;
         }
         let (listener, stop) = (listener(), Stop::new().unwrap());
-        let congestion = Arc::new(Congestion { name: AUTO.to_owned(), auto: Some(Auto::new(Some("reno"))) });
-        let dialer = dialer_to(&listener, &congestion);
+        let (congestion, dialer) = auto(&listener, System::Other);
+        congestion.auto.as_ref().unwrap().lock().changed = Some("reno");
         let open: Vec<_> = (0..3).map(|_| dialer.dial(&stop).unwrap()).collect();
         drop(dialer.dial(&stop).unwrap());
-        let auto = congestion.auto.as_ref().unwrap();
-        let start = auto.lock().at_start.unwrap();
-        let now = Segments { sent: start.sent + 10_000, sent_again: start.sent_again + 50 };
-        assert_eq!(auto.decide(now), None, "it is a short path");
-        assert!(open.iter().all(|stream| used(stream.handle().socket()) == "reno"));
-        auto.lock().trip = Some(LONG);
-        assert_eq!(auto.decide(start), None, "nothing was lost");
-        assert_eq!(auto.decide(now), Some(BBR));
-        assert!(open.iter().all(|stream| used(stream.handle().socket()) == BBR));
+        let used_by_all = |name| open.iter().all(|stream| used(stream.handle().socket()) == name);
+        assert_eq!(after(&congestion, None), None, "nothing is known of them");
+        for index in 1..10 {
+            assert_eq!(after(&congestion, Some(stream(index * 10_000, index * 500, QUEUE))), None, "there is a queue");
+        }
+        for _ in 0..10 {
+            assert_eq!(after(&congestion, Some(stream(90_000, 4500, NO_QUEUE))), None, "nothing more is lost");
+        }
+        assert!(used_by_all("reno"));
+        assert_eq!(after(&congestion, Some(stream(91_000, 4505, NO_QUEUE))), None, "once");
+        assert_eq!(after(&congestion, Some(stream(92_000, 4510, NO_QUEUE))), None, "twice");
+        assert_eq!(after(&congestion, Some(stream(93_000, 4515, NO_QUEUE))), Some(BBR));
+        assert!(used_by_all(BBR));
         assert_eq!(used(dialer.dial(&stop).unwrap().handle().socket()), BBR);
-        assert_eq!(congestion.look(), None, "once");
+        congestion.auto.as_ref().unwrap().lock().looked -= LONG * 100;
+        assert_eq!(congestion.look(), None, "it was said");
+    }
+
+    #[test]
+    fn bbr_is_left_where_it_overflows_the_path_and_taken_again_where_that_is_lossy() {
+        if !has(BBR) || !has(CUBIC) {
+            return;
+        }
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Bbr);
+        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
+        let open = dialer.dial(&stop).unwrap();
+        set(open.handle().socket(), BBR).unwrap();
+        for index in 1..10 {
+            assert_eq!(after(&congestion, Some(stream(index * 10_000, index * 99, QUEUE))), None, "less than 1 %");
+        }
+        let overflown = (10..20).find_map(|index| after(&congestion, Some(stream(index * 10_000, index * 500, QUEUE))));
+        assert_eq!(overflown, Some(CUBIC));
+        assert_eq!(used(open.handle().socket()), CUBIC);
+        let at = |index: u32| Some(stream(200_000 + index * 1000, 10_000 + index * 10, NO_QUEUE));
+        let lossy = (0..10).find_map(|index| after(&congestion, at(index)));
+        assert_eq!((lossy, used(open.handle().socket()).as_str()), (Some(BBR), BBR));
+        let again = (20..40).find_map(|index| after(&congestion, Some(stream(index * 90_000, index * 5000, QUEUE))));
+        assert_eq!(again, None, "nothing changes it back");
+    }
+
+    #[test]
+    fn bbr_that_finds_the_path_lossy_stays() {
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Bbr);
+        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
+        let _open = dialer.dial(&stop).unwrap();
+        let lossy = (0..10).find_map(|index| after(&congestion, Some(stream(index * 1000, index * 10, NO_QUEUE))));
+        assert_eq!((lossy, congestion.auto.as_ref().unwrap().lock().is_over), (None, true));
+    }
+
+    #[test]
+    fn bbr_is_left_on_a_short_path() {
+        if !has(CUBIC) {
+            return;
+        }
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Bbr);
+        let open = [dialer.dial(&stop).unwrap(), dialer.dial(&stop).unwrap()];
+        assert!(open.iter().all(|stream| used(stream.handle().socket()) == CUBIC));
+        assert_eq!((congestion.look(), congestion.look()), (Some(CUBIC), None), "it is said once");
+    }
+
+    #[test]
+    fn open_streams_are_looked_at_now_and_then() {
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Other);
+        let auto = congestion.auto.as_ref().unwrap();
+        let mut stream = dialer.dial(&stop).unwrap();
+        io::Write::write_all(&mut stream, b"x").unwrap();
+        assert_eq!((congestion.look(), auto.lock().losses.unqueued.sent), (None, 0), "too soon");
+        auto.lock().looked -= LONG * 100;
+        assert_eq!(congestion.look(), None, "it is a short path");
+        assert_eq!(auto.lock().streams[0].1.sent, 1);
+        assert!(auto.lock().trip.unwrap() < LONG);
     }
 
     #[test]
@@ -301,12 +487,12 @@ mod tests {
             return;
         }
         let listener = listener();
-        listener.set_congestion("reno").unwrap();
+        listener.set_congestion(&Congestion::named("reno")).unwrap();
         let congestion = Arc::new(Congestion::named(&system_default()));
         let _dialled = dialer_to(&listener, &congestion).dial(&Stop::new().unwrap()).unwrap();
         let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
         assert_eq!(used(&socket), "reno");
-        let error = listener.set_congestion("nonsense").unwrap_err();
+        let error = listener.set_congestion(&Congestion::named("nonsense")).unwrap_err();
         assert!(error.to_string().contains("\"nonsense\"") && error.to_string().contains("reno"), "{error}");
     }
 }

@@ -468,7 +468,7 @@ impl Dialer {
         }
         let stream = Stream::new(socket, self.stall, true)?;
         if let Some(congestion) = &self.congestion {
-            congestion.note(stream.handle(), took);
+            congestion.note(stream.handle());
         }
         Ok(stream)
     }

@@ -10,6 +10,7 @@ pub mod pace;
 pub mod relay;
 mod sealed;
 mod stream;
+mod tcp_info;
 pub mod tls;
 mod wait;
 
@@ -21,6 +22,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
+use congestion::Congestion;
 use rustix::event::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -141,10 +143,11 @@ impl Listener {
     ///
     /// # Errors
     /// The system does not have it, or this user may not use it; there is none for a local one.
-    pub fn set_congestion(&self, name: &str) -> io::Result<()> {
+    pub fn set_congestion(&self, congestion: &Congestion) -> io::Result<()> {
         match self {
             // What is accepted has what listened had.
-            Self::Tcp(listener) => congestion::set(&SockRef::from(listener), name),
+            Self::Tcp(listener) => congestion.prepare(&SockRef::from(listener)),
+            Self::Unix(_) if congestion.is_auto() => Ok(()),
             Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }

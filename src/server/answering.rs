@@ -56,6 +56,7 @@ impl Answering {
         self.level = level;
         self.paces.extend(pace.into_iter().chain(&session.home.pace).cloned());
         session.note_active(Instant::now());
+        session.congestion.note(self.stream.handle());
         self.session = Some(Arc::clone(session));
     }
 
@@ -94,6 +95,7 @@ impl Answering {
     /// Those of `put`. After one nothing more can be said.
     pub(super) fn content<T>(&mut self, put: impl FnOnce(&mut Outbox, &mut Outgoing<'_>) -> io::Result<T>) -> io::Result<T> {
         let put = self.put(put)?;
+        let _ = self.session.as_ref().and_then(|session| session.congestion.look());
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() >= ANSWERS_TIME_MAX {
             self.send_answers()?;

@@ -43,6 +43,7 @@ use crate::limits::{
     STALL_DEFAULT, SWEEP_EVERY,
 };
 use crate::net;
+use crate::net::congestion::{self, Congestion};
 use crate::net::host::HostPort;
 use crate::net::pace::Pace;
 use crate::net::{Listener, Peer, tls};
@@ -85,6 +86,8 @@ pub struct Config {
     pub stall: Duration,
     /// How long jobs and frames that are under way may take to end once asked to stop.
     pub drain: Duration,
+    /// How segments are sent to clients, and to where connections are passed on to.
+    pub congestion: Arc<Congestion>,
     /// How long a file that was not received whole is kept for its sender to go on with.
     pub keep_incoming: Duration,
     /// What encrypts; without it only what comes in clear is served.
@@ -129,6 +132,7 @@ impl Config {
             rate: None,
             stall: STALL_DEFAULT,
             drain: DRAIN_DEFAULT,
+            congestion: Arc::new(Congestion::named(congestion::AUTO)),
             keep_incoming: KEEP_INCOMING_DEFAULT,
             tls: None,
             serves_v1: true,

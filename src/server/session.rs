@@ -10,6 +10,7 @@ use super::finish::Finish;
 use super::homes::{Admitted, Home};
 use crate::landing::{Landing, Rules};
 use crate::limits::SESSION_LINGER;
+use crate::net::congestion::Congestion;
 use crate::path::RemotePath;
 use crate::progress::Counter;
 use crate::protocol::{BUSY, Credential, Open, Purpose, Token, Totals};
@@ -43,6 +44,9 @@ pub(super) struct Session {
     pub(super) landing: Landing,
     /// What the client asked for.
     pub(super) open: Open,
+    /// How segments go to its client, and to whoever its connections are passed on to.
+    pub(super) congestion: Congestion,
+    pub(super) congestion_beyond: Arc<Congestion>,
     connections: AtomicUsize,
     /// Is a connection of it passed on, or was one?
     is_passed_on: AtomicBool,
@@ -151,13 +155,16 @@ impl Sessions {
         let token = open.token;
         let rules = Rules { checksum: open.checksum, keeps_old: open.keeps_old, syncs: open.syncs, is_dry: open.is_dry };
         self.opened.add(1);
+        let number = self.opened.sum();
         let session = Arc::new(Session {
             home: Arc::clone(home),
-            number: self.opened.sum(),
+            number,
             generation: AtomicI64::new(admitted.generation),
             next_generation: AtomicI64::new(admitted.generation),
             landing: Landing::new(base, is_new, made, rules),
             open,
+            congestion: config.congestion.afresh(&format!("job {number}, to its client")),
+            congestion_beyond: Arc::new(config.congestion.afresh(&format!("job {number}, passed on"))),
             connections: AtomicUsize::new(0),
             is_passed_on: AtomicBool::new(false),
             opened: Instant::now(),

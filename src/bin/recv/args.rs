@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use parallel_transfer::flags::{parse_duration, parse_ip_version, parse_listen, parse_size};
 use parallel_transfer::limits::{LOG_KEEP_DAYS_DEFAULT, LOG_KEEP_DAYS_MAX};
-use parallel_transfer::net::congestion::AUTO;
+use parallel_transfer::net::congestion::{AUTO, Congestion};
 use parallel_transfer::net::host_key::HostKey;
 use parallel_transfer::net::{IpVersion, Listener};
 use parallel_transfer::server::{Allowed, Config, IpNet, Terms};
@@ -120,9 +121,10 @@ pub(crate) struct Args {
     #[arg(long = "log_file", alias = "log-file", value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
 
-    /// The kernel's congestion control to send with, such as cubic or bbr [default: the system's]
-    #[arg(long, value_name = "NAME", value_parser = parse_congestion)]
-    congestion: Option<String>,
+    /// The kernel's congestion control to send with; 'auto' is the system's, bbr once a long path loses segments that no
+    /// queue explains, and cubic in the place of bbr where that sends more than the path carries, or the path is short
+    #[arg(long, value_name = "NAME", default_value = AUTO)]
+    congestion: String,
 
     /// For how many days such files are kept
     #[arg(long = "log_keep", alias = "log-keep", value_name = "DAYS", default_value_t = LOG_KEEP_DAYS_DEFAULT,
@@ -227,12 +229,6 @@ impl Args {
         Ok(passed)
     }
 
-    /// Has those who come served with the congestion control that was asked for.
-    pub(crate) fn set_congestion(&self, listener: &Listener) -> anyhow::Result<()> {
-        let set = self.congestion.as_ref().map(|name| listener.set_congestion(name));
-        set.unwrap_or(Ok(())).context("can't do as --congestion says")
-    }
-
     /// The folders that this process needs, if it is to be kept to them.
     pub(crate) fn fence(&self, root: &Path) -> Option<Fence> {
         // What comes in the place of a file has another inode.
@@ -284,6 +280,7 @@ impl Args {
         config.stall = self.stall_timeout.unwrap_or(config.stall);
         config.audits = self.audit || self.access.accounts.is_some();
         (config.features, config.compression) = (self.compression.features(), self.compression.level());
+        config.congestion = Arc::new(Congestion::named(&self.congestion));
         config.drain = self.drain.unwrap_or(config.drain);
         config.keep_incoming = self.keep_incoming.unwrap_or(config.keep_incoming);
         // It writes to files whose size nobody knows.
@@ -320,14 +317,6 @@ impl Args {
     /// Where this receiver keeps what it must remember; none where nothing was named and there is no home.
     pub(crate) fn state_dir(&self) -> Option<PathBuf> {
         self.state_dir.clone().or_else(state_folder)
-    }
-}
-
-/// The name of a congestion control.
-fn parse_congestion(text: &str) -> Result<String, String> {
-    match text {
-        AUTO => Err(format!("'{AUTO}' is for those who connect: name one, or leave this out for the system's")),
-        name => Ok(name.to_owned()),
     }
 }
 

@@ -89,7 +89,7 @@ fn run(
     config.log_lines_lost = log_lines_lost;
     let root = Escaped::path(&config.root).to_string();
     let listener = args.listener(passed)?;
-    args.set_congestion(&listener)?;
+    listener.set_congestion(&config.congestion).context("can't do as --congestion says")?;
     let mut store = Store::open(&config.root, umask).with_context(|| format!("can't serve '{root}'"))?;
     let key = args.host_key()?;
     config.tls = Some(key.server());

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parallel_transfer::client::{self, Watcher};
 use parallel_transfer::exit::Verdict;
+use parallel_transfer::net::congestion::Congestion;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::progress::Progress;
@@ -50,7 +51,7 @@ pub(crate) fn run(
     };
     let error = error.map(|error| format!("{error:#}"));
     let protocol = transfer.reach.wire.protocol.name();
-    let congestion = transfer.reach.wire.congestion(progress.congestion.get().map(String::as_str));
+    let congestion = transfer.reach.wire.congestion(progress.congestion());
     let elapsed = started.elapsed();
     let report = Report { verdict, error, landed: &landed, protocol, congestion, progress: &progress, elapsed };
     report.print(transfer.json, transfer.loudness());
@@ -106,6 +107,10 @@ pub(crate) fn watch(
         dry: if transfer.dry_run { Some(&tell) } else { None },
     };
     let done = work(&watcher);
+    // Where nothing had to be sent, nobody looked.
+    if let Some(changed) = dialer.congestion().and_then(Congestion::look) {
+        progress.note_congestion(changed);
+    }
     *landed = place.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.and_then(|()| manifest.map_or(Ok(()), Manifest::finish))
 }

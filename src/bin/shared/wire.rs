@@ -62,10 +62,10 @@ pub(crate) struct Wire {
     #[arg(long, value_name = "BYTES", value_parser = parse_size, allow_negative_numbers = true)]
     pub(crate) bwlimit: Option<u64>,
 
-    /// The kernel's congestion control to send with, such as cubic or bbr; 'auto' changes to bbr once segments are lost
-    /// on a long path [default: the system's]
-    #[arg(long, value_name = "NAME")]
-    congestion: Option<String>,
+    /// The kernel's congestion control to send with; 'auto' is the system's, bbr once a long path loses segments that no
+    /// queue explains, and cubic in the place of bbr where that sends more than the path carries, or the path is short
+    #[arg(long, value_name = "NAME", default_value = congestion::AUTO)]
+    congestion: String,
 }
 
 /// The protocols that can be spoken.
@@ -128,11 +128,12 @@ impl Wire {
         flags.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
     }
 
-    /// The congestion control that streams had at the end, where one was asked for; `changed` is what was changed to.
-    pub(crate) fn congestion(&self, changed: Option<&str>) -> Option<String> {
-        let asked = self.congestion.as_deref()?;
-        let chosen = || changed.map_or_else(congestion::system_default, str::to_owned);
-        Some(if asked == congestion::AUTO { chosen() } else { asked.to_owned() })
+    /// The congestion control that streams had at the end; `changed` is what was changed to.
+    pub(crate) fn congestion(&self, changed: Option<String>) -> String {
+        match self.congestion.as_str() {
+            congestion::AUTO => changed.unwrap_or_else(congestion::system_default),
+            asked => asked.to_owned(),
+        }
     }
 
     /// The rate that all connections share, if there is one.
@@ -142,7 +143,7 @@ impl Wire {
 
     /// Adds to a dialer that connects itself how its streams are to be, but for whom they trust.
     pub(crate) fn dress(&self, dialer: Dialer, pace: Option<Arc<Pace>>) -> Dialer {
-        dialer.with_pace(pace).with_congestion(self.congestion.as_deref().map(|name| Arc::new(Congestion::named(name))))
+        dialer.with_pace(pace).with_congestion(Some(Arc::new(Congestion::named(&self.congestion))))
     }
 
     /// Whom the receiver, which the user calls `host`, has to be; none where nothing is encrypted.

@@ -1,6 +1,7 @@
 //! A connection that is passed on to another receiver, one of those that this one may pass on to.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Connection, STOPPING};
@@ -12,6 +13,7 @@ use crate::path::Escaped;
 use crate::protocol::{Answer, BUSY, Open, Purpose, Reply, Status};
 use crate::server::handlers::Ending;
 use crate::server::rights_of;
+use crate::server::session::Session;
 
 impl Connection<'_> {
     /// Why a job is not opened where nothing is passed on, or nothing else is done, if it is not.
@@ -42,7 +44,7 @@ impl Connection<'_> {
             self.audit.refused_relay(&shown, &why);
             return Err(Ending::refused(why));
         }
-        let server = self.reach(&target).map_err(|error| {
+        let server = self.reach(&target, &session).map_err(|error| {
             let why = match self.shared.closing.is_asked() {
                 true => STOPPING.to_owned(),
                 false => format!("{BUSY}can't reach {shown}: {error:#}"),
@@ -70,6 +72,8 @@ impl Connection<'_> {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             bytes += len as u64;
+            // It may be bytes for either side, and either may be far.
+            let _ = (session.congestion.look(), session.congestion_beyond.look());
             metrics.relayed_bytes.add(len as u64);
             counts.bytes.add(len as u64);
             stream.pass(len)
@@ -90,8 +94,8 @@ impl Connection<'_> {
     }
 
     /// A job that had connections passed on before this receiver was asked to stop may have more until that ends.
-    fn reach(&self, target: &HostPort) -> anyhow::Result<crate::net::Stream> {
+    fn reach(&self, target: &HostPort, session: &Session) -> anyhow::Result<crate::net::Stream> {
         let dialer = Dialer::to_host(target.host(), target.port(), None, self.shared.config.stall, Duration::ZERO)?;
-        Ok(dialer.dial(self.shared.closing)?)
+        Ok(dialer.with_congestion(Some(Arc::clone(&session.congestion_beyond))).dial(self.shared.closing)?)
     }
 }
