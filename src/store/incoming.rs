@@ -212,6 +212,11 @@ impl Incoming {
         self.phase() == Phase::Published
     }
 
+    /// Did it end without its name?
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.phase() == Phase::Abandoned
+    }
+
     /// Ends it unpublished: no byte is written any more. What its journal says stays on the disk for
     /// whoever brings the rest; without one it is gone.
     pub fn abandon(&self) {

@@ -81,57 +81,82 @@ impl Store {
         going: &mut dyn FnMut() -> io::Result<()>,
     ) -> Result<Joined, Error> {
         incoming::check(meta, path)?;
-        let key = (path.clone(), meta.identity);
-        let (incoming, begun) = 'found: {
-            // Held while the file is created, so that two who come at once get the same one.
-            let mut files = lock(&self.shared.files);
-            if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
-                break 'found (incoming, None);
-            }
-            let folder = self.need_folder(folders, path)?;
-            if self.has_in(&folder, path, &meta.identity, &meta.attributes)? == There::Yes {
-                return Ok(Joined::Had);
-            }
-            if files.len() >= INCOMING_MAX {
-                return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
-            }
-            let mut charge = self.charge_joined(folder.as_fd(), path, meta, on_existing)?;
-            let begun = self.in_folder(folders, path, "create", |folder| {
-                self.note_folder(folder, path);
-                kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
-            });
-            let begun = begun.and_then(|begun| {
-                let left = charge.as_mut().map_or(Ok(()), |charge| charge.leave_part(folder.as_fd(), path, meta, begun.temp));
-                left.inspect_err(|_| kept::remove(folder.as_fd(), begun.temp, begun.kept.is_some()))?;
-                Ok(begun)
-            });
-            let begun = match begun {
-                Ok(begun) => begun,
-                Err(error) => {
-                    if let Some(charge) = charge {
-                        charge.keep_part(folder.as_fd(), path, meta);
-                    }
-                    return Err(error);
-                }
+        loop {
+            let (incoming, sized, room) = match self.find_or_begin(folders, path, meta, on_existing)? {
+                Found::Published => return Ok(Joined::Had),
+                Found::Begun(incoming, sized) if meta.is_sparse => (incoming, sized, 0),
+                Found::Begun(incoming, sized) => (incoming, sized, meta.identity.size),
+                Found::Joined(incoming) => (incoming, Ok(()), 0),
             };
-            let incoming = Arc::new(Incoming::new(path, meta, on_existing, (begun, charge), Some(Arc::clone(&self.shared))));
-            // Whoever finds it may be the one who publishes it.
-            let sized = incoming.set_len();
-            if sized.is_ok() {
-                files.insert(key, Arc::downgrade(&incoming));
+            let sized = sized.map_err(|errno| refusal(path, RESERVE, errno));
+            let has_room = sized.and_then(|()| incoming.reserve(room));
+            // Somebody else ended it after it was found. By now it is found no more.
+            if has_room.is_err() && incoming.is_abandoned() {
+                continue;
             }
-            (incoming, Some(sized))
-        };
-        let room = if meta.is_sparse || begun.is_none() { 0 } else { meta.identity.size };
-        let ready = begun.unwrap_or(Ok(())).map_err(|errno| refusal(path, RESERVE, errno));
-        let ready = ready.and_then(|()| incoming.reserve(room)).inspect_err(|_| incoming.abandon());
-        match ready.and_then(|()| incoming.make_ready(going)) {
-            Ok(()) => Ok(Joined::Incoming(incoming)),
-            // All of it was there, and somebody else found that out first.
-            Err(_) if incoming.is_published() => Ok(Joined::Had),
-            Err(error) => Err(error),
+            let has_room = has_room.inspect_err(|_| incoming.abandon());
+            return match has_room.and_then(|()| incoming.make_ready(going)) {
+                Ok(()) => Ok(Joined::Incoming(incoming)),
+                // All of it was there, and somebody else found that out first.
+                Err(_) if incoming.is_published() => Ok(Joined::Had),
+                Err(error) => Err(error),
+            };
         }
     }
+
+    /// Looks for a file that others bring pieces of, and begins one where there is none.
+    fn find_or_begin(
+        &self, folders: &mut Folders, path: &RemotePath, meta: &FileMeta, on_existing: OnExisting,
+    ) -> Result<Found, Error> {
+        let key = (path.clone(), meta.identity);
+        // Held while the file is created, so that two who come at once get the same one.
+        let mut files = lock(&self.shared.files);
+        if let Some(incoming) = files.get(&key).and_then(Weak::upgrade) {
+            return Ok(Found::Joined(incoming));
+        }
+        let folder = self.need_folder(folders, path)?;
+        if self.has_in(&folder, path, &meta.identity, &meta.attributes)? == There::Yes {
+            return Ok(Found::Published);
+        }
+        if files.len() >= INCOMING_MAX {
+            return Err(Error::Refused { path: path.clone(), what: "one of too many files being received at once" });
+        }
+        let mut charge = self.charge_joined(folder.as_fd(), path, meta, on_existing)?;
+        let begun = self.in_folder(folders, path, "create", |folder| {
+            self.note_folder(folder, path);
+            kept::begin(&Creation::kept(folder, meta), path, &meta.identity, self.boot, || self.temp_names.next())
+        });
+        let begun = begun.and_then(|begun| {
+            let left = charge.as_mut().map_or(Ok(()), |charge| charge.leave_part(folder.as_fd(), path, meta, begun.temp));
+            left.inspect_err(|_| kept::remove(folder.as_fd(), begun.temp, begun.kept.is_some()))?;
+            Ok(begun)
+        });
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                if let Some(charge) = charge {
+                    charge.keep_part(folder.as_fd(), path, meta);
+                }
+                return Err(error);
+            }
+        };
+        let incoming = Arc::new(Incoming::new(path, meta, on_existing, (begun, charge), Some(Arc::clone(&self.shared))));
+        // Whoever finds it may be the one who publishes it.
+        let sized = incoming.set_len();
+        if sized.is_ok() {
+            files.insert(key, Arc::downgrade(&incoming));
+        }
+        Ok(Found::Begun(incoming, sized))
+    }
+}
+
+/// What there is of a file for one who brings a piece.
+enum Found {
+    Published,
+    /// Others bring pieces of it.
+    Joined(Arc<Incoming>),
+    /// With what became of making it as long as it is to be.
+    Begun(Arc<Incoming>, Result<(), Errno>),
 }
 
 const RESERVE: &str = "reserve room for";
@@ -187,7 +212,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
     use std::path::Path;
     use std::process::Command;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::thread;
 
     use super::super::State;
@@ -245,6 +270,23 @@ mod tests {
         second.write_at(0, b"good").unwrap();
         assert_eq!(second.note(0..4).unwrap(), published());
         assert_eq!(fs::read(yard.at("a")).unwrap(), b"good");
+        yard.assert_clean();
+    }
+
+    #[test]
+    fn one_that_ends_while_it_is_found_is_begun_anew() {
+        let yard = Yard::new();
+        let (meta, is_over) = (meta(4, 1), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    incoming(&yard.store, "a", &meta).discard();
+                }
+            });
+            let found: Result<Vec<_>, _> = (0..2000).map(|_| join_in(&yard.store, "a", &meta).map(|_| ())).collect();
+            is_over.store(true, Ordering::Relaxed);
+            found.unwrap();
+        });
         yard.assert_clean();
     }
 
