@@ -137,6 +137,10 @@ pub const REFUSALS_IN_A_ROW_MAX: u32 = 16;
 /// round trips, and what a busy machine may take to give a process its turn.
 pub const REPEAT_AFTER_MIN: Duration = Duration::from_millis(500);
 
+/// What a chunk is to take longer on its own route, at least, than twice what it would on another one, for that to send it
+/// as well: a round trip, and what a rate is wrong by.
+pub const REPEAT_ELSEWHERE_MIN: Duration = Duration::from_millis(250);
+
 /// How often somebody idle looks for a chunk that takes too long, once no other work will come.
 pub const REPEAT_POLL: Duration = Duration::from_millis(50);
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use super::plan::Chunk;
-use crate::limits::{BLOCK_LEN, CHUNK_LEN_MIN, CHUNK_TIME, CHUNK_TRIES_MAX, RATE_TIME, REPEAT_AFTER_MIN, REPEATS_WORK_MAX};
+use crate::limits::{
+    BLOCK_LEN, CHUNK_LEN_MIN, CHUNK_TIME, CHUNK_TRIES_MAX, RATE_TIME, REPEAT_AFTER_MIN, REPEAT_ELSEWHERE_MIN, REPEATS_WORK_MAX,
+};
 
 /// Who takes chunks: a thread, or a process with several.
 pub(super) type Holder = u32;
@@ -58,6 +60,12 @@ struct InFlight {
     not_before: Instant,
 }
 
+impl InFlight {
+    fn may_be_repeated(&self, now: Instant) -> bool {
+        self.repeat.is_none() && now >= self.not_before
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Held {
     hand: Hand,
@@ -70,6 +78,8 @@ struct Held {
 #[derive(Debug)]
 struct Load {
     threads: usize,
+    /// By which of the routes its chunks go.
+    route: usize,
     chunks: usize,
     repeats: usize,
     work: u64,
@@ -83,9 +93,10 @@ struct Load {
 }
 
 impl Load {
-    fn new(threads: usize, rank: usize) -> Self {
+    fn new(threads: usize, route: usize, rank: usize) -> Self {
         Self {
             rank,
+            route,
             threads: threads.max(1),
             chunks: 0,
             repeats: 0,
@@ -101,6 +112,12 @@ impl Load {
         self.chunks < self.threads
     }
 
+    /// Work that it has confirmed in a second, until `now`; `None` where nothing is known of that.
+    fn rate(&self, now: Instant) -> Option<f64> {
+        let stuck = if self.chunks > 0 { now.saturating_duration_since(self.progress) } else { Duration::ZERO };
+        (!self.busy.is_zero()).then(|| self.done as f64 / (self.busy + stuck).as_secs_f64())
+    }
+
     fn may_repeat(&self) -> bool {
         // What is small goes in company.
         self.has_idle_thread() || (self.chunks == self.repeats && self.work < REPEATS_WORK_MAX)
@@ -114,10 +131,10 @@ impl Flight {
         self.chunks.is_empty()
     }
 
-    /// One more who takes chunks, with so many threads.
-    pub(super) fn enter(&mut self, threads: usize) -> Holder {
+    /// One more who takes chunks, with so many threads, for such a route.
+    pub(super) fn enter(&mut self, threads: usize, route: usize) -> Holder {
         self.next_holder += 1;
-        self.loads.insert(self.next_holder, Load::new(threads, self.threads));
+        self.loads.insert(self.next_holder, Load::new(threads, route, self.threads));
         self.threads += threads;
         self.next_holder
     }
@@ -160,10 +177,10 @@ impl Flight {
         chunk
     }
 
-    /// Hands out the oldest chunk that somebody else has for too long and nobody repeats, to one who
-    /// has nothing else to do; `None` where there is none.
+    /// Hands out the oldest chunk that somebody else has for too long and nobody repeats, or the last one of a much
+    /// slower route, to one who has nothing else to do; `None` where there is none.
     pub(super) fn repeat(&mut self, holder: Holder, now: Instant) -> Option<Chunk> {
-        let load = self.loads.entry(holder).or_insert_with(|| Load::new(1, 0));
+        let load = self.loads.entry(holder).or_insert_with(|| Load::new(1, 0, 0));
         if !load.may_repeat() {
             return None;
         }
@@ -171,8 +188,9 @@ impl Flight {
         let may_have_own = load.has_idle_thread();
         let number = self.late(now).find_map(|(number, in_flight)| {
             let may_have = in_flight.first.hand.holder != holder || may_have_own;
-            (in_flight.repeat.is_none() && may_have && now >= in_flight.not_before).then_some(number)
-        })?;
+            (in_flight.may_be_repeated(now) && may_have).then_some(number)
+        });
+        let number = number.or_else(|| self.last_elsewhere(holder, now))?;
         let in_flight = self.chunks.get_mut(&number)?;
         in_flight.repeats += 1;
         let mut chunk = in_flight.chunk.clone();
@@ -204,9 +222,32 @@ impl Flight {
         })
     }
 
+    /// The chunk that will be done last of those on other routes, by what their holders have before it and how fast they
+    /// were, where this holder needs less than half the time (M. Zaharia et al., "Improving MapReduce performance in
+    /// heterogeneous environments", 2008). On its own route it would but take room from what is under way there.
+    fn last_elsewhere(&self, holder: Holder, now: Instant) -> Option<u64> {
+        let own = self.loads.get(&holder)?;
+        let own_rate = own.rate(now)?;
+        let mut work_of: HashMap<Holder, u64> = HashMap::new();
+        let mut last: Option<(f64, u64)> = None;
+        for (number, in_flight) in &self.chunks {
+            let (of, work) = (in_flight.first.hand.holder, in_flight.chunk.work());
+            let Some(load) = self.loads.get(&of).filter(|load| load.route != own.route) else { continue };
+            let before = work_of.entry(of).or_default();
+            *before = before.saturating_add(work);
+            let Some(rate) = load.rate(now).filter(|_| in_flight.may_be_repeated(now)) else { continue };
+            let (takes, would_take) = (*before as f64 / rate, work as f64 / own_rate);
+            let is_worth_it = takes > 2.0 * would_take + REPEAT_ELSEWHERE_MIN.as_secs_f64();
+            if is_worth_it && last.is_none_or(|(longest, _)| takes > longest) {
+                last = Some((takes, *number));
+            }
+        }
+        last.map(|(_, number)| number)
+    }
+
     /// Counts a chunk to what its holder has.
     fn held(&mut self, chunk: &Chunk, now: Instant) -> Held {
-        let load = self.loads.entry(chunk.hand.holder).or_insert_with(|| Load::new(1, 0));
+        let load = self.loads.entry(chunk.hand.holder).or_insert_with(|| Load::new(1, 0, 0));
         if load.chunks == 0 {
             load.progress = now;
         }
@@ -282,7 +323,7 @@ mod tests {
     /// A flight in which the first of so many threads of each holder has a large chunk.
     fn stuck(threads: &[usize]) -> (Flight, Vec<Holder>, Vec<Chunk>, Instant) {
         let (mut flight, now) = (Flight::default(), Instant::now());
-        let holders: Vec<Holder> = threads.iter().map(|threads| flight.enter(*threads)).collect();
+        let holders: Vec<Holder> = threads.iter().map(|threads| flight.enter(*threads, 0)).collect();
         let chunks = holders.iter().map(|holder| flight.hand_out(chunk(1 << 24), *holder, now)).collect();
         (flight, holders, chunks, now + LATER)
     }
@@ -291,7 +332,7 @@ mod tests {
     fn the_oldest_is_repeated_once_by_one_who_has_nothing() {
         let (mut flight, holders, chunks, later) = stuck(&[1, 1]);
         assert!(holders.iter().all(|holder| flight.repeat(*holder, later).is_none()), "they have something");
-        let (idle, other) = (flight.enter(1), flight.enter(1));
+        let (idle, other) = (flight.enter(1, 0), flight.enter(1, 0));
         let repeats = [idle, idle, other, other].map(|holder| flight.repeat(holder, later).map(|chunk| chunk.hand.number));
         assert_eq!(repeats, [Some(chunks[0].hand.number), None, Some(chunks[1].hand.number), None]);
     }
@@ -299,7 +340,7 @@ mod tests {
     #[test]
     fn small_chunks_are_repeated_in_company() {
         let (mut flight, now) = (Flight::default(), Instant::now());
-        let (slow, idle) = (flight.enter(1), flight.enter(1));
+        let (slow, idle) = (flight.enter(1, 0), flight.enter(1, 0));
         (0..5000).for_each(|_| drop(flight.hand_out(chunk(1), slow, now)));
         let repeats = std::iter::from_fn(|| flight.repeat(idle, now + LATER)).count() as u64;
         assert_eq!(repeats, REPEATS_WORK_MAX.div_ceil(chunk(1).work()));
@@ -309,7 +350,7 @@ mod tests {
     fn the_first_confirmation_counts_and_nothing_after_it() {
         for (first_wins, late_is_good) in [(true, true), (true, false), (false, true), (false, false)] {
             let (mut flight, _, chunks, later) = stuck(&[1]);
-            let idle = flight.enter(1);
+            let idle = flight.enter(1, 0);
             let mut hands = [chunks[0].clone(), flight.repeat(idle, later).unwrap()];
             if !first_wins {
                 hands.swap(0, 1);
@@ -323,7 +364,7 @@ mod tests {
     fn one_that_fails_leaves_the_chunk_to_the_other_and_the_other_may_be_repeated_again() {
         for first_fails in [true, false] {
             let (mut flight, holders, chunks, mut later) = stuck(&[1]);
-            let idle = flight.enter(1);
+            let idle = flight.enter(1, 0);
             let mut hands = [chunks[0].clone(), flight.repeat(idle, later).unwrap()];
             let mut free = holders[0];
             if !first_fails {
@@ -342,7 +383,7 @@ mod tests {
     #[test]
     fn repeats_that_always_fail_do_not_wait_for_the_one_that_is_stuck() {
         let (mut flight, _, chunks, mut later) = stuck(&[1]);
-        let idle = flight.enter(1);
+        let idle = flight.enter(1, 0);
         let mut failures = 0;
         while !flight.is_empty() {
             later += LATER;
@@ -365,7 +406,7 @@ mod tests {
     #[test]
     fn a_share_follows_the_rate_of_its_holder() {
         let (mut flight, mut now) = (Flight::default(), Instant::now());
-        let (slow, quick) = (flight.enter(1), flight.enter(1));
+        let (slow, quick) = (flight.enter(1, 0), flight.enter(1, 0));
         assert_eq!(flight.share(quick, u64::MAX), CHUNK_LEN_MIN, "nothing is known of it");
         for (holder, rate) in [(slow, 1 << 18), (quick, 1 << 24), (quick, 1 << 22)] {
             for _ in 0..20 {
@@ -385,7 +426,7 @@ mod tests {
     #[test]
     fn patience_follows_what_others_took() {
         let (mut flight, now) = (Flight::default(), Instant::now());
-        let (slow, quick) = (flight.enter(1), flight.enter(1));
+        let (slow, quick) = (flight.enter(1, 0), flight.enter(1, 0));
         // What is behind it may take twice as long, but not once the first is late.
         (0..2).for_each(|_| drop(flight.hand_out(chunk(1 << 24), slow, now)));
         let other = flight.hand_out(chunk(1 << 24), quick, now);
@@ -393,9 +434,29 @@ mod tests {
         assert!(flight.take_back(&other, true, second));
         for (after, is_due) in [(1900, false), (2100, false), (2400, false), (2600, true)] {
             let at = now + Duration::from_millis(after);
-            let idle = flight.enter(1);
+            let idle = flight.enter(1, 0);
             let repeats = [quick, idle].map(|holder| flight.repeat(holder, at).is_some());
             assert_eq!(repeats, [is_due, is_due], "after {after} ms");
         }
+    }
+
+    #[test]
+    fn what_a_slow_route_has_is_repeated_by_another_from_its_end_once_that_is_done_sooner() {
+        let (mut flight, mut now) = (Flight::default(), Instant::now());
+        let [slow, beside, quick, other] = [1, 1, 0, 2].map(|route| flight.enter(1, route));
+        for (holder, seconds) in [(slow, 4), (beside, 1), (quick, 1), (other, 1)] {
+            let chunk = flight.hand_out(chunk(1 << 20), holder, now);
+            now += Duration::from_secs(seconds);
+            assert!(flight.take_back(&chunk, true, now));
+        }
+        flight.hand_out(chunk(1 << 20), other, now);
+        assert!(flight.repeat(quick, now).is_none(), "it would take as long");
+        let held: Vec<_> = (0..3).map(|_| flight.hand_out(chunk(1 << 20), slow, now).hand.number).collect();
+        let mut repeats = |holder: Holder| {
+            let chunk = flight.repeat(holder, now);
+            chunk.inspect(|chunk| assert!(flight.take_back(chunk, true, now))).map(|chunk| chunk.hand.number)
+        };
+        assert_eq!(repeats(beside), None, "it would go by the same route");
+        assert_eq!([repeats(quick), repeats(quick), repeats(quick)], [Some(held[2]), Some(held[1]), Some(held[0])]);
     }
 }

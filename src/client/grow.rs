@@ -89,7 +89,7 @@ fn start_thread<'scope, 'a: 'scope>(
     let routes = worker.dialer.routes();
     let of_route = number % routes.len();
     let (dialer, route) = (&routes[of_route], worker.progress.route(of_route));
-    let holder = queue.enter(1);
+    let holder = queue.enter(1, of_route);
     let work = move || {
         let report = |outcomes: Vec<(Chunk, Outcome)>| {
             if let Some(route) = route {

@@ -516,7 +516,7 @@ impl<'a> Crew<'a> {
             match Process::start(program, setup(job, self.source, &worker), job.length) {
                 Ok(process) => {
                     worker.progress.processes.add(1);
-                    let holder = queue.enter(thread_num);
+                    let holder = queue.enter(thread_num, 0);
                     let feed = move || queue.leave(holder, process.feed(holder, queue, worker.progress).err());
                     named(scope, &format!("p{number}"), feed).map(drop)
                 }

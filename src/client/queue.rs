@@ -471,11 +471,11 @@ impl<'a> Queue<'a> {
         self.changed.may_have(path)
     }
 
-    /// Counts a worker in, of so many threads.
-    pub(super) fn enter(&self, threads: usize) -> Holder {
+    /// Counts a worker in, of so many threads, for such a route.
+    pub(super) fn enter(&self, threads: usize, route: usize) -> Holder {
         let mut state = self.lock();
         state.workers += 1;
-        state.flight.enter(threads)
+        state.flight.enter(threads, route)
     }
 
     /// Counts a worker out; with a reason if it gave up.

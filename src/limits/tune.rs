@@ -65,7 +65,7 @@ pub const CHUNK_LEN_MIN: u64 = 1024 * 1024;
 /// How far back the rate of whoever takes chunks is looked at.
 pub const RATE_TIME: Duration = Duration::from_secs(4);
 
-/// Bytes that wait for their turn in the socket of a stream over a long path: what one that turns out to be slow has still
+/// Bytes that wait for their turn in the socket of a stream over a long path, or through a relay: what one that turns out to be slow has still
 /// to send when all the others are done. A tenth of a second at 20 Mbit/s, and 2 ms, which a thread takes to send
 /// more, at 1 Gbit/s.
 pub const UNSENT_LEN_MAX: u32 = 256 * 1024;

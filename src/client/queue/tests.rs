@@ -78,7 +78,7 @@ fn any_order_of_outcomes_and_repeats_loses_no_chunk_and_ends() {
     proptest::proptest!(|(steps in steps, sizes in proptest::collection::vec(1..20u64, 1..20))| {
         let progress = Progress::default();
         let queue = Queue::new(terms(3), &progress);
-        let holders = THREADS.map(|threads| queue.enter(threads));
+        let holders = THREADS.map(|threads| queue.enter(threads, 0));
         for (index, size) in sizes.iter().enumerate() {
             assert!(queue.push(vec![file(&index.to_string(), *size)]));
         }
@@ -121,7 +121,7 @@ fn nothing_is_repeated_where_more_may_come_or_it_is_not_wanted() {
     for (repeats, is_closed) in [(false, true), (true, false), (true, true)] {
         let progress = Progress::default();
         let queue = Queue::new(Terms { repeats, ..terms(10) }, &progress);
-        let [slow, idle] = [1, 1].map(|threads| queue.enter(threads));
+        let [slow, idle] = [1, 1].map(|threads| queue.enter(threads, 0));
         queue.push(vec![file("x", 3)]);
         if is_closed {
             queue.close();
@@ -139,7 +139,7 @@ fn a_file_that_is_there_with_a_fault_is_not_lost_whoever_is_told() {
     for is_told_last in [false, true] {
         let progress = Progress::default();
         let queue = Queue::new(terms(10), &progress);
-        let [slow, idle] = [1, 1].map(|threads| queue.enter(threads));
+        let [slow, idle] = [1, 1].map(|threads| queue.enter(threads, 0));
         queue.push(vec![file("x", 3)]);
         queue.close();
         let Taken::Chunk(first) = queue.try_take(slow) else { panic!() };
@@ -211,7 +211,7 @@ fn one_refused_file_among_others_fails_alone() {
     let queue = Queue::new(terms(1), &progress);
     for name in ["bad", "good", "fine"] {
         queue.push(vec![file(name, 1)]);
-        queue.enter(1);
+        queue.enter(1, 0);
     }
     queue.close();
     while let Taken::Chunk(chunk) = queue.try_take(0) {
@@ -229,7 +229,7 @@ fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
     let queue = Queue::new(terms(1), &progress);
     queue.push(vec![file("x", 5)]);
     assert_eq!(queue.wait_event(Some(u64::MAX), later()), Event::Backlog);
-    let holders = [queue.enter(1), queue.enter(1)];
+    let holders = [queue.enter(1, 0), queue.enter(1, 0)];
     assert_eq!(queue.wait_event(Some(5), later()), Event::Backlog);
     queue.leave(holders[0], None);
     queue.leave(holders[1], Some(GaveUp::Unreachable("gone".to_owned())));
@@ -242,7 +242,7 @@ fn a_backlog_calls_for_a_worker_and_the_last_ones_reason_ends_the_wait() {
 fn who_may_take_nothing_leaves_the_wake_up_to_one_who_may() {
     let progress = Progress::default();
     let queue = Queue::new(Terms { repeats: false, ..terms(1 << 20) }, &progress);
-    let holders: Vec<Holder> = (0..4).map(|_| queue.enter(1)).collect();
+    let holders: Vec<Holder> = (0..4).map(|_| queue.enter(1, 0)).collect();
     let give = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let (queue, give) = (&queue, &give);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{DialError, Dialer, HostPort, Stream, Via, note_failure};
-use crate::limits::DIAL_TIMEOUT;
+use crate::limits::{DIAL_TIMEOUT, UNSENT_LEN_MAX};
 use crate::stop::Stop;
 
 /// How asking for one address went: by an inner error another one may do, by an outer one none.
@@ -55,6 +55,8 @@ impl Dialer {
         if !rest.is_empty() {
             return Err(via.failed(false, "it speaks before the receiver does".into()));
         }
+        // However near the relay is, the receiver may be far.
+        let _ = stream.handle().socket().set_tcp_notsent_lowat(UNSENT_LEN_MAX);
         match self.encrypt(stream, stop, || host.to_string()) {
             Ok(stream) => Ok(Ok(stream)),
             Err(DialError::Stopped) => Err(DialError::Stopped),
