@@ -211,24 +211,22 @@ class Bench:
     def row_a(self):
         network = ["relays", f"n={RELAYS}", *UPLINK]
         number = RELAYS + 1
-        # An uplink, as measured, is what the others are held against.
-        self.with_uplink("A1", "push", "one uplink", network, {}, 1, lambda ran, facts, rate, size: 1.0, "x one uplink")
-        self.with_uplink("A2", "push", f"its own and {RELAYS} relays", network, {"via": True}, number, times_uplink, "x one uplink", 3.8)
         share = number - 1 + SLOW_SHARE
         of_sum = lambda ran, facts, rate, size: size / ran.seconds / (rate * share)
-        self.with_uplink(
-            "A3", "push", "one relay at 20 Mbit/s", network, {"via": True, "slow": True}, share, of_sum, "of the uplinks' sum", 0.95
-        )
 
         def of_what_is_left(ran, facts, rate, size):
             before = facts["killed"]
             return size / rate / (number * before + (number - 1) * (ran.seconds - before))
 
-        self.with_uplink(
-            "A4", "push", "one relay killed half-way", network, {"via": True, "kill": True}, number, of_what_is_left, "of the uplinks left", 0.9
-        )
-        self.with_uplink("A5", "pull", "fetched over one uplink", network, {}, 1, lambda ran, facts, rate, size: 1.0, "x one uplink")
-        self.with_uplink("A6", "pull", f"fetched over its own and {RELAYS} relays", network, {"via": True}, number, times_uplink, "x one uplink", 3.8)
+        # An uplink, as measured, is what the others are held against.
+        for first, way, act in [(1, "push", ""), (5, "pull", "fetched: ")]:
+            self.with_uplink(f"A{first}", way, f"{act}one uplink", network, {}, 1, lambda ran, facts, rate, size: 1.0, "x one uplink")
+            for row, label, how, uplinks, value, unit, target in [
+                (first + 1, f"{act}its own and {RELAYS} relays", {}, number, times_uplink, "x one uplink", 3.8),
+                (first + 2, f"{act}one relay at 20 Mbit/s", {"slow": True}, share, of_sum, "of the uplinks' sum", 0.95),
+                (first + 3, f"{act}one relay killed half-way", {"kill": True}, number, of_what_is_left, "of the uplinks left", 0.9),
+            ]:
+                self.with_uplink(f"A{row}", way, label, network, {"via": True, **how}, uplinks, value, unit, target)
 
     def with_uplink(self, row, way, label, network, how, uplinks, value, unit, target=None):
         """One of row A; `uplinks` is how much faster than one it may be at the most."""
