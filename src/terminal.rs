@@ -229,8 +229,8 @@ pub struct Report<'a> {
     pub landed: &'a str,
     /// The protocol that was spoken.
     pub protocol: &'a str,
-    /// The congestion control that this side sent with at the end.
-    pub congestion: String,
+    /// The congestion control that this side sent with at the end, if it sent over TCP. In a fetch that was the server.
+    pub congestion: Option<String>,
     /// What was done.
     pub progress: &'a Progress,
     /// How long it took.

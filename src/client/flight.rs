@@ -85,6 +85,8 @@ struct Load {
     work: u64,
     /// When something of it was confirmed last, or when it began to have something.
     progress: Instant,
+    /// Work of the chunks in flight that it was the first to have.
+    open: u64,
     /// Work that was confirmed of late, and how long that took.
     done: u64,
     busy: Duration,
@@ -101,6 +103,7 @@ impl Load {
             chunks: 0,
             repeats: 0,
             work: 0,
+            open: 0,
             progress: Instant::now(),
             done: 0,
             busy: Duration::ZERO,
@@ -174,6 +177,7 @@ impl Flight {
         let first = self.held(&chunk, now);
         let in_flight = InFlight { chunk: chunk.clone(), first, repeat: None, repeats: 0, failures: 0, not_before: now };
         self.chunks.insert(number, in_flight);
+        self.count_open(holder, &chunk, true);
         chunk
     }
 
@@ -204,7 +208,7 @@ impl Flight {
     pub(super) fn forget_failed(&mut self, now: Instant) {
         let lost: Vec<u64> =
             self.late(now).filter(|(_, in_flight)| in_flight.chunk.file.has_failed()).map(|(number, _)| number).collect();
-        lost.iter().for_each(|number| drop(self.chunks.remove(number)));
+        lost.into_iter().for_each(|number| drop(self.remove(number)));
     }
 
     /// What takes too long, oldest first.
@@ -228,21 +232,47 @@ impl Flight {
     fn last_elsewhere(&self, holder: Holder, now: Instant) -> Option<u64> {
         let own = self.loads.get(&holder)?;
         let own_rate = own.rate(now)?;
-        let mut work_of: HashMap<Holder, u64> = HashMap::new();
+        // Of each of the others: work of its chunks that were not looked at yet.
+        let others = self.loads.iter().filter(|(_, load)| load.route != own.route && load.open > 0);
+        let mut unseen: HashMap<Holder, u64> = others.map(|(other, load)| (*other, load.open)).collect();
         let mut last: Option<(f64, u64)> = None;
-        for (number, in_flight) in &self.chunks {
+        for (number, in_flight) in self.chunks.iter().rev() {
+            if unseen.is_empty() {
+                break;
+            }
             let (of, work) = (in_flight.first.hand.holder, in_flight.chunk.work());
-            let Some(load) = self.loads.get(&of).filter(|load| load.route != own.route) else { continue };
-            let before = work_of.entry(of).or_default();
-            *before = before.saturating_add(work);
-            let Some(rate) = load.rate(now).filter(|_| in_flight.may_be_repeated(now)) else { continue };
-            let (takes, would_take) = (*before as f64 / rate, work as f64 / own_rate);
-            let is_worth_it = takes > 2.0 * would_take + REPEAT_ELSEWHERE_MIN.as_secs_f64();
-            if is_worth_it && last.is_none_or(|(longest, _)| takes > longest) {
-                last = Some((takes, *number));
+            let Some(before) = unseen.get_mut(&of) else { continue };
+            let rate = self.loads.get(&of).and_then(|load| load.rate(now));
+            if let Some(rate) = rate.filter(|_| in_flight.may_be_repeated(now)) {
+                let (takes, would_take) = (*before as f64 / rate, own.work.saturating_add(work) as f64 / own_rate);
+                let is_worth_it = takes > 2.0 * would_take + REPEAT_ELSEWHERE_MIN.as_secs_f64();
+                if is_worth_it && last.is_none_or(|(longest, _)| takes > longest) {
+                    last = Some((takes, *number));
+                }
+                // What it has before that is done sooner.
+                unseen.remove(&of);
+            } else {
+                *before = before.saturating_sub(work);
+                if *before == 0 {
+                    unseen.remove(&of);
+                }
             }
         }
         last.map(|(_, number)| number)
+    }
+
+    /// Takes out a chunk that is done with.
+    fn remove(&mut self, number: u64) -> Option<InFlight> {
+        let removed = self.chunks.remove(&number)?;
+        self.count_open(removed.first.hand.holder, &removed.chunk, false);
+        Some(removed)
+    }
+
+    /// Counts a chunk to those that this holder was the first to have, or no longer.
+    fn count_open(&mut self, holder: Holder, chunk: &Chunk, is_open: bool) {
+        let Some(load) = self.loads.get_mut(&holder) else { return };
+        let work = chunk.work();
+        load.open = if is_open { load.open.saturating_add(work) } else { load.open.saturating_sub(work) };
     }
 
     /// Counts a chunk to what its holder has.
@@ -279,11 +309,14 @@ impl Flight {
             // Where repeats fail again and again something is wrong with more than a connection: the
             // hand that is stuck is not waited for.
             Some(other) if !is_confirmed && in_flight.failures < CHUNK_TRIES_MAX => {
-                (in_flight.first, in_flight.repeat) = (other, None);
+                let before = std::mem::replace(&mut in_flight.first, other);
+                in_flight.repeat = None;
                 in_flight.not_before = now + REPEAT_AFTER_MIN * u32::from(in_flight.failures);
+                self.count_open(before.hand.holder, chunk, false);
+                self.count_open(other.hand.holder, chunk, true);
                 false
             }
-            _ => self.chunks.remove(&hand.number).is_some(),
+            _ => self.remove(hand.number).is_some(),
         }
     }
 

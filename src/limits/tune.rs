@@ -39,6 +39,13 @@ pub const LOSS_SEGMENTS_MIN: u64 = 8;
 /// Looks at which some were: what one event cost is seen at two at the most.
 pub const LOSS_LOOKS_MIN: u32 = 3;
 
+/// Looks in a row at which nothing is known of any stream, after which it is not asked again: netlink may be forbidden.
+pub const LOSS_LOOKS_BLIND_MAX: u32 = 3;
+
+/// Segments sent of which it is kept how many were sent again: a gigabyte, so that a path that begins to lose some is
+/// seen within another.
+pub const LOSS_SEGMENTS_KEPT: u64 = 700_000;
+
 /// A round trip of more quarters of the shortest one is one with a queue: jitter and delayed acknowledgements are less.
 pub const LOSS_QUEUE_QUARTERS: u32 = 5;
 

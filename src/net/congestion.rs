@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Handle;
 use super::tcp_info::{Diag, TcpInfo};
 use crate::limits::{
-    LOSS_LOOK_EVERY, LOSS_LOOKS_MIN, LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN, LOSS_QUEUE_QUARTERS, LOSS_SEGMENTS_MIN,
-    LOSS_TEN_THOUSANDTHS_MIN, LOSS_TRIP_MIN,
+    LOSS_LOOK_EVERY, LOSS_LOOKS_BLIND_MAX, LOSS_LOOKS_MIN, LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN, LOSS_QUEUE_QUARTERS,
+    LOSS_SEGMENTS_KEPT, LOSS_SEGMENTS_MIN, LOSS_TEN_THOUSANDTHS_MIN, LOSS_TRIP_MIN,
 };
 
 /// The name that stands for a choice made while the job runs.
@@ -60,6 +60,8 @@ struct State {
     /// Streams that are open, and perhaps some that were, with what was known of them at the last look.
     streams: Vec<(Weak<Socket>, TcpInfo)>,
     looked: Instant,
+    /// At how many looks in a row nothing was known of any stream.
+    blind: u32,
     /// The shortest round trip of all, once there was one.
     trip: Option<Duration>,
     losses: Losses,
@@ -92,6 +94,9 @@ impl Losses {
             let tally = if has_queue(&then) || has_queue(&now) { &mut self.queued } else { &mut self.unqueued };
             tally.sent += u64::from(now.sent.wrapping_sub(then.sent));
             tally.sent_again += u64::from(now.sent_again.wrapping_sub(then.sent_again));
+            if tally.sent > LOSS_SEGMENTS_KEPT {
+                (tally.sent, tally.sent_again) = (tally.sent / 2, tally.sent_again / 2);
+            }
         }
         self.queued.looks += u32::from(self.queued.sent_again > before.0);
         self.unqueued.looks += u32::from(self.unqueued.sent_again > before.1);
@@ -140,10 +145,13 @@ impl Congestion {
     /// Has a socket that is not connected yet use it.
     ///
     /// # Errors
-    /// The system does not have it, or this user may not use it.
+    /// The system does not have what the user named, or this user may not use it.
     pub(super) fn prepare(&self, socket: &Socket) -> io::Result<()> {
-        let name = self.auto.as_ref().map_or(Some(self.name.as_str()), |auto| auto.lock().changed);
-        name.map_or(Ok(()), |name| set(socket, name))
+        let Some(auto) = &self.auto else { return set(socket, &self.name) };
+        // A stream that had bbr once is paced to its end, so those of long paths get it when they are noted.
+        let at_first = (auto.system == System::Bbr).then_some(CUBIC);
+        let _ = auto.lock().changed.or(at_first).map(|name| set(socket, name));
+        Ok(())
     }
 
     /// A connection came about.
@@ -173,16 +181,21 @@ impl Congestion {
 impl State {
     /// The open streams as they are now.
     fn see(&mut self) -> Option<Vec<Option<TcpInfo>>> {
-        let failed = |error: &io::Error| tracing::debug!("no congestion control is chosen by losses: {error}");
+        let failed = |error: &io::Error| tracing::debug!("nothing is known of a connection: {error}");
         // One that was kept would be kept by jobs that nobody works on any more.
         let diag = Diag::open().inspect_err(failed).ok();
-        self.is_over = diag.is_none();
-        let diag = diag?;
-        let see = |socket: Arc<Socket>| {
-            let failed = |error: &io::Error| tracing::trace!("nothing is known of a connection: {error}");
-            diag.of(&socket).inspect_err(failed).ok()
-        };
-        Some(self.streams.iter().map(|(socket, _)| socket.upgrade().and_then(see)).collect())
+        let see = |socket: Arc<Socket>| diag.as_ref()?.of(&socket).inspect_err(failed).ok();
+        let now: Vec<_> = self.streams.iter().map(|(socket, _)| socket.upgrade().and_then(see)).collect();
+        let is_blind = now.iter().all(Option::is_none) && self.streams.iter().any(|(socket, _)| socket.strong_count() > 0);
+        self.blind = if is_blind { self.blind + 1 } else { 0 };
+        self.is_over = self.blind >= LOSS_LOOKS_BLIND_MAX;
+        (!is_blind).then_some(now)
+    }
+
+    /// Nothing is gained by pacing there, and a timer for each burst costs a sixth of the processors' time.
+    fn leave_bbr_on_short_path(&mut self) {
+        let _ = self.change(CUBIC);
+        self.is_over = true;
     }
 
     /// Has all open streams use another one, and those to come.
@@ -200,7 +213,7 @@ impl Auto {
     fn new(system: System) -> Self {
         let is_over = system == System::OnlyBbr;
         let (streams, losses, looked) = (Vec::new(), Losses::default(), Instant::now());
-        let state = State { is_over, changed: None, is_news: false, streams, looked, trip: None, losses };
+        let state = State { is_over, changed: None, is_news: false, streams, looked, blind: 0, trip: None, losses };
         Self { system, state: Mutex::new(state) }
     }
 
@@ -217,11 +230,12 @@ impl Auto {
         }
         state.streams.retain(|(socket, _)| socket.strong_count() > 0);
         state.streams.push((Arc::downgrade(socket), TcpInfo::default()));
-        if self.system == System::Bbr && state.trip.is_none() {
-            state.trip = Diag::open().and_then(|diag| diag.of(socket)).ok().map(|info| info.trip_min);
-            // Nothing is gained by pacing there, and a timer for each burst costs a sixth of the processors' time.
+        if self.system == System::Bbr && state.changed.is_none() {
+            state.trip = state.trip.or_else(|| Diag::open().and_then(|diag| diag.of(socket)).ok().map(|info| info.trip_min));
             if state.trip.is_some_and(|trip| trip < LOSS_TRIP_MIN) {
-                let _ = state.change(CUBIC);
+                state.leave_bbr_on_short_path();
+            } else {
+                let _ = set(socket, BBR);
             }
         }
     }
@@ -237,11 +251,15 @@ impl Auto {
         for ((_, then), now) in streams.iter_mut().zip(now) {
             *then = now.unwrap_or(*then);
         }
+        let has_bbr = self.system == System::Bbr && changed.is_none();
         if trip < LOSS_TRIP_MIN {
             *is_over = true;
+            // The first stream was slow to come about.
+            if has_bbr {
+                state.leave_bbr_on_short_path();
+            }
             return;
         }
-        let has_bbr = self.system == System::Bbr && changed.is_none();
         let (why, better) = if losses.unqueued.is_at_least(LOSS_TEN_THOUSANDTHS_MIN) {
             *is_over = true;
             (format!("lossy path ({:.2} %", losses.unqueued.percent()), BBR)
@@ -431,7 +449,7 @@ mod tests {
         let (congestion, dialer) = auto(&listener, System::Bbr);
         congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
         let open = dialer.dial(&stop).unwrap();
-        set(open.handle().socket(), BBR).unwrap();
+        assert_eq!(used(open.handle().socket()), BBR);
         for index in 1..10 {
             assert_eq!(after(&congestion, Some(stream(index * 10_000, index * 99, QUEUE))), None, "less than 1 %");
         }
@@ -447,6 +465,9 @@ mod tests {
 
     #[test]
     fn bbr_that_finds_the_path_lossy_stays() {
+        if !has(BBR) || !has(CUBIC) {
+            return;
+        }
         let (listener, stop) = (listener(), Stop::new().unwrap());
         let (congestion, dialer) = auto(&listener, System::Bbr);
         congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
@@ -465,6 +486,51 @@ mod tests {
         let open = [dialer.dial(&stop).unwrap(), dialer.dial(&stop).unwrap()];
         assert!(open.iter().all(|stream| used(stream.handle().socket()) == CUBIC));
         assert_eq!((congestion.look(), congestion.look()), (Some(CUBIC), None), "it is said once");
+    }
+
+    #[test]
+    fn bbr_is_left_on_a_short_path_whose_first_stream_was_slow_to_come_about() {
+        if !has(BBR) || !has(CUBIC) {
+            return;
+        }
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Bbr);
+        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
+        let open = dialer.dial(&stop).unwrap();
+        assert_eq!(used(open.handle().socket()), BBR);
+        let short = TcpInfo { trip_min: LOSS_TRIP_MIN / 2, ..stream(10, 0, NO_QUEUE) };
+        assert_eq!(after(&congestion, Some(short)), Some(CUBIC));
+        assert_eq!(used(open.handle().socket()), CUBIC);
+    }
+
+    #[test]
+    fn nothing_is_asked_any_more_where_nothing_is_ever_known() {
+        let (listener, stop) = (listener(), Stop::new().unwrap());
+        let (congestion, dialer) = auto(&listener, System::Other);
+        let mut state = congestion.auto.as_ref().unwrap().lock();
+        (0..10).for_each(|_| assert!(state.see().is_some(), "there is nobody to ask for"));
+        drop(state);
+        let open = dialer.dial(&stop).unwrap();
+        let mut state = congestion.auto.as_ref().unwrap().lock();
+        // The kernel does not know it by its two ends any more.
+        open.handle().socket().shutdown(std::net::Shutdown::Both).unwrap();
+        drop(listener);
+        let over = (0..10).map(|_| (state.see().is_none(), state.is_over)).take_while(|(_, is_over)| !is_over);
+        assert_eq!(over.collect::<Vec<_>>(), [(true, false), (true, false)]);
+    }
+
+    #[test]
+    fn what_was_lost_long_ago_is_forgotten() {
+        let mut losses = Losses::default();
+        let len = u32::try_from(LOSS_SEGMENTS_KEPT).unwrap();
+        for index in 0..100 {
+            losses.add(LONG, [(stream(0, 0, NO_QUEUE), stream(len, 0, NO_QUEUE))].into_iter());
+            assert!(losses.unqueued.sent <= 2 * LOSS_SEGMENTS_KEPT, "{index}");
+        }
+        for _ in 0..4 {
+            losses.add(LONG, [(stream(0, 0, NO_QUEUE), stream(len / 4, len / 4000, NO_QUEUE))].into_iter());
+        }
+        assert!(losses.unqueued.is_at_least(LOSS_TEN_THOUSANDTHS_MIN));
     }
 
     #[test]
@@ -492,6 +558,10 @@ mod tests {
         let _dialled = dialer_to(&listener, &congestion).dial(&Stop::new().unwrap()).unwrap();
         let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
         assert_eq!(used(&socket), "reno");
+        listener.set_congestion(&Congestion { auto: Some(Auto::new(System::Bbr)), ..Congestion::named(AUTO) }).unwrap();
+        let _dialled = dialer_to(&listener, &congestion).dial(&Stop::new().unwrap()).unwrap();
+        let (socket, _) = listener.accept(&Stop::new().unwrap()).unwrap().unwrap();
+        assert!(!has(CUBIC) || used(&socket) == CUBIC);
         let error = listener.set_congestion(&Congestion::named("nonsense")).unwrap_err();
         assert!(error.to_string().contains("\"nonsense\"") && error.to_string().contains("reno"), "{error}");
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::net::netdevice::name_to_index;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 use socket2::Socket;
@@ -37,12 +38,18 @@ impl Diag {
     /// What is known of a connected socket of TCP.
     ///
     /// # Errors
-    /// The kernel knows no such connection, or says less of it: `InvalidData`.
+    /// The kernel knows no such connection, or no round trip of it, or says less: `InvalidData`.
     pub(super) fn of(&self, socket: &Socket) -> io::Result<TcpInfo> {
         let ends = socket.local_addr()?.as_socket().zip(socket.peer_addr()?.as_socket());
         let (local, peer) = ends.ok_or(io::ErrorKind::InvalidInput)?;
-        let kernel = SocketAddrNetlink::new(0, 0);
-        sendto(&self.0, &request(local, peer), SendFlags::empty(), &kernel)?;
+        let interface = match (socket.device()?, local) {
+            // It is found by that alone.
+            (Some(name), _) => name_to_index(&self.0, std::str::from_utf8(&name).unwrap_or_default())?,
+            (None, SocketAddr::V6(local)) => local.scope_id(),
+            (None, SocketAddr::V4(_)) => 0,
+        };
+        let asked = request(local, peer, interface, socket.cookie()?);
+        sendto(&self.0, &asked, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let mut bytes = [0; REPLY_LEN_MAX];
         // The reply is there when the request was taken.
         let (len, _) = recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT)?;
@@ -67,8 +74,8 @@ const NLM_F_REQUEST: u16 = 1;
 const INET_DIAG_INFO: u16 = 2;
 const IPPROTO_TCP: u8 = 6;
 
-/// Asks for one connection by its two ends.
-fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+/// Asks for one connection by its two ends; by its cookie, too, for once it is gone who listens there would answer.
+fn request(local: SocketAddr, peer: SocketAddr, interface: u32, cookie: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_LEN + REQUEST_LEN);
     bytes.extend(((HEADER_LEN + REQUEST_LEN) as u32).to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -87,13 +94,9 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
             IpAddr::V6(address) => bytes.extend(address.octets()),
         }
     }
-    let interface = match local {
-        SocketAddr::V4(_) => 0,
-        SocketAddr::V6(local) => local.scope_id(),
-    };
     bytes.extend(interface.to_ne_bytes());
-    // Whichever cookie it has.
-    bytes.extend([u8::MAX; 8]);
+    // The lower half first, on any machine.
+    bytes.extend([cookie as u32, (cookie >> 32) as u32].into_iter().flat_map(u32::to_ne_bytes));
     bytes
 }
 
@@ -115,12 +118,15 @@ fn info_of(bytes: &[u8]) -> Option<TcpInfo> {
         if u16_at(rest, 2)? == INET_DIAG_INFO {
             // As in `struct tcp_info` of linux/tcp.h, which only grows at its end.
             let microseconds = |at| Some(Duration::from_micros(u32_at(attribute, at)?.into()));
-            return Some(TcpInfo {
+            let info = TcpInfo {
                 sent: u32_at(attribute, 156)?,
                 sent_again: u32_at(attribute, 100)?,
                 trip: microseconds(68)?,
                 trip_min: microseconds(148)?,
-            });
+            };
+            // What no round trip was measured of yet.
+            let is_known = !info.trip_min.is_zero() && info.trip_min < Duration::from_micros(u32::MAX.into());
+            return is_known.then_some(info);
         }
         rest = rest.get(len.next_multiple_of(4)..)?;
     }
@@ -169,10 +175,32 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_of_one_interface_is_found_and_another_in_its_place_is_not() {
+        let (from, _to) = pair("127.0.0.1:0", 3);
+        let from = Socket::from(from);
+        let diag = Diag::open().unwrap();
+        if let Err(error) = from.bind_device(Some(b"lo")) {
+            println!("SKIPPED: this user may not bind to an interface: {error}");
+        }
+        assert_eq!(diag.of(&from).unwrap().sent, 1);
+        let ends = [from.local_addr(), from.peer_addr()].map(|end| end.unwrap().as_socket().unwrap());
+        sendto(
+            &diag.0,
+            &request(ends[0], ends[1], 1, from.cookie().unwrap() + 1),
+            SendFlags::empty(),
+            &SocketAddrNetlink::new(0, 0),
+        )
+        .unwrap();
+        let mut bytes = [0; REPLY_LEN_MAX];
+        let (len, _) = recv(&diag.0, &mut bytes[..], RecvFlags::DONTWAIT).unwrap();
+        assert!(parse(&bytes[..len]).is_err());
+    }
+
+    #[test]
     fn what_is_no_connection_is_an_error() {
         let diag = Diag::open().unwrap();
         let (here, there) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        sendto(&diag.0, &request(here, there), SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
+        sendto(&diag.0, &request(here, there, 0, 1), SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
         let mut bytes = [0; REPLY_LEN_MAX];
         let (len, _) = recv(&diag.0, &mut bytes[..], RecvFlags::DONTWAIT).unwrap();
         assert_eq!(parse(&bytes[..len]).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -192,6 +220,11 @@ mod tests {
         assert_eq!(parse(&reply).unwrap(), TcpInfo { sent: 39, sent_again: 25, trip, trip_min });
         for len in 0..reply.len() {
             assert_eq!(parse(&reply[..len]).unwrap_err().kind(), io::ErrorKind::InvalidData, "{len}");
+        }
+        let at = HEADER_LEN + MESSAGE_LEN + 8 + 4 + 148;
+        for unknown in [0, u32::MAX] {
+            reply[at..at + 4].copy_from_slice(&unknown.to_ne_bytes());
+            assert_eq!(parse(&reply).unwrap_err().kind(), io::ErrorKind::InvalidData, "{unknown}");
         }
         let nonsense = [0; 4];
         reply.truncate(HEADER_LEN + MESSAGE_LEN);

@@ -35,6 +35,7 @@ impl LiveConfig {
             idle: if is_one_job { current.idle } else { config.idle },
             wants_login: current.wants_login,
             tls: current.tls.clone(),
+            congestion: Arc::clone(&current.congestion),
             serves_v1: current.serves_v1,
             serves_plain: current.serves_plain,
             relays_only: current.relays_only,

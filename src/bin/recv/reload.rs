@@ -67,7 +67,8 @@ mod tests {
         let config = |flags: &[&str]| Args::parse_from([&["recv", "--port", "0"], flags].concat()).config().unwrap();
         let live = LiveConfig::new(config(&[]));
         // What 'accounts' in the file does after a SIGHUP; the receiver goes on without accounts.
-        live.change(config(&["--accounts", "/etc/accounts.db"]));
+        live.change(config(&["--accounts", "/etc/accounts.db", "--congestion", "nonsense"]));
+        assert_ne!(live.current().congestion.name(), "nonsense");
         assert!(live.current().serves_v1);
         assert!(!live.current().allowed.holds("8.8.8.8".parse().unwrap()), "the world may write");
     }

@@ -51,7 +51,7 @@ pub(crate) fn run(
     };
     let error = error.map(|error| format!("{error:#}"));
     let protocol = transfer.reach.wire.protocol.name();
-    let congestion = transfer.reach.wire.congestion(progress.congestion());
+    let congestion = progress.congestion();
     let elapsed = started.elapsed();
     let report = Report { verdict, error, landed: &landed, protocol, congestion, progress: &progress, elapsed };
     report.print(transfer.json, transfer.loudness());
@@ -108,8 +108,10 @@ pub(crate) fn watch(
     };
     let done = work(&watcher);
     // Where nothing had to be sent, nobody looked.
-    if let Some(changed) = dialer.congestion().and_then(Congestion::look) {
-        progress.note_congestion(changed);
+    let changed = dialer.routes().iter().filter_map(|route| route.congestion().and_then(Congestion::look));
+    changed.for_each(|name| progress.note_congestion(name));
+    if !dialer.is_local() {
+        progress.note_congestion(&transfer.reach.wire.congestion(progress.congestion()));
     }
     *landed = place.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.and_then(|()| manifest.map_or(Ok(()), Manifest::finish))
