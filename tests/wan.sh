@@ -123,6 +123,12 @@ finish
 begin 60000000 rtt=100ms rate=100mbit loss=1%
 start_send "${workers[@]}"
 expect "loss of 1 %, 100 ms" "$unconfirmed"
+congestion=$(field "$place/send.json" congestion)
+if ! grep -qw bbr /proc/sys/net/ipv4/tcp_available_congestion_control; then
+    say "SKIPPED: this kernel has no bbr for a lossy path"
+elif [ "$congestion" != bbr ]; then
+    fail "$congestion was used on a lossy path"
+fi
 finish
 
 begin 60000000 rtt=50ms rate=100mbit

@@ -330,8 +330,8 @@ fn not_there(name: &str, error: &io::Error) -> io::Error {
 mod tests {
     use super::*;
     use crate::limits::{RETRY_FOR_DEFAULT, STALL_DEFAULT};
-    use crate::net::Listener;
     use crate::net::dial::Dialer;
+    use crate::net::{Listener, Stream};
     use crate::stop::Stop;
 
     const LONG: Duration = Duration::from_millis(50);
@@ -403,6 +403,19 @@ mod tests {
         (congestion, dialer)
     }
 
+    /// Where the system has bbr, over a path whose first handshake was a long one, with one stream open.
+    fn over_long_path() -> Option<(Arc<Congestion>, Stream)> {
+        if !has(BBR) || !has(CUBIC) {
+            return None;
+        }
+        let listener = listener();
+        let (congestion, dialer) = auto(&listener, System::Bbr);
+        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
+        let open = dialer.dial(&Stop::new().unwrap()).unwrap();
+        assert_eq!(used(open.handle().socket()), BBR);
+        Some((congestion, open))
+    }
+
     /// What is changed to after a look at which all streams are as this says.
     fn after(congestion: &Congestion, now: Option<TcpInfo>) -> Option<&'static str> {
         let auto = congestion.auto.as_ref().unwrap();
@@ -442,14 +455,7 @@ mod tests {
 
     #[test]
     fn bbr_is_left_where_it_overflows_the_path_and_taken_again_where_that_is_lossy() {
-        if !has(BBR) || !has(CUBIC) {
-            return;
-        }
-        let (listener, stop) = (listener(), Stop::new().unwrap());
-        let (congestion, dialer) = auto(&listener, System::Bbr);
-        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
-        let open = dialer.dial(&stop).unwrap();
-        assert_eq!(used(open.handle().socket()), BBR);
+        let Some((congestion, open)) = over_long_path() else { return };
         for index in 1..10 {
             assert_eq!(after(&congestion, Some(stream(index * 10_000, index * 99, QUEUE))), None, "less than 1 %");
         }
@@ -465,13 +471,7 @@ mod tests {
 
     #[test]
     fn bbr_that_finds_the_path_lossy_stays() {
-        if !has(BBR) || !has(CUBIC) {
-            return;
-        }
-        let (listener, stop) = (listener(), Stop::new().unwrap());
-        let (congestion, dialer) = auto(&listener, System::Bbr);
-        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
-        let _open = dialer.dial(&stop).unwrap();
+        let Some((congestion, _open)) = over_long_path() else { return };
         let lossy = (0..10).find_map(|index| after(&congestion, Some(stream(index * 1000, index * 10, NO_QUEUE))));
         assert_eq!((lossy, congestion.auto.as_ref().unwrap().lock().is_over), (None, true));
     }
@@ -490,14 +490,7 @@ mod tests {
 
     #[test]
     fn bbr_is_left_on_a_short_path_whose_first_stream_was_slow_to_come_about() {
-        if !has(BBR) || !has(CUBIC) {
-            return;
-        }
-        let (listener, stop) = (listener(), Stop::new().unwrap());
-        let (congestion, dialer) = auto(&listener, System::Bbr);
-        congestion.auto.as_ref().unwrap().lock().trip = Some(LONG);
-        let open = dialer.dial(&stop).unwrap();
-        assert_eq!(used(open.handle().socket()), BBR);
+        let Some((congestion, open)) = over_long_path() else { return };
         let short = TcpInfo { trip_min: LOSS_TRIP_MIN / 2, ..stream(10, 0, NO_QUEUE) };
         assert_eq!(after(&congestion, Some(short)), Some(CUBIC));
         assert_eq!(used(open.handle().socket()), CUBIC);
