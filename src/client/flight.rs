@@ -115,9 +115,17 @@ impl Load {
         self.chunks < self.threads
     }
 
-    /// Work that it has confirmed in a second, until `now`; `None` where nothing is known of that.
-    fn rate(&self, now: Instant) -> Option<f64> {
-        let stuck = if self.chunks > 0 { now.saturating_duration_since(self.progress) } else { Duration::ZERO };
+    /// Work that it has confirmed in a second of late; `None` where nothing is known of that.
+    fn rate(&self) -> Option<f64> {
+        self.rate_with(Duration::ZERO)
+    }
+
+    /// The same until `now`: what was not confirmed since the last time counts, too.
+    fn rate_until(&self, now: Instant) -> Option<f64> {
+        self.rate_with(if self.chunks > 0 { now.saturating_duration_since(self.progress) } else { Duration::ZERO })
+    }
+
+    fn rate_with(&self, stuck: Duration) -> Option<f64> {
         (!self.busy.is_zero()).then(|| self.done as f64 / (self.busy + stuck).as_secs_f64())
     }
 
@@ -162,8 +170,8 @@ impl Flight {
     /// Bytes of a chunk that one of a holder's threads is busy with for a moment, and for no longer; ever fewer when
     /// little is `left` for all of them, so that they are done at once (guided self-scheduling).
     pub(super) fn share(&self, holder: Holder, left: u64) -> u64 {
-        let Some(load) = self.loads.get(&holder).filter(|load| !load.busy.is_zero()) else { return CHUNK_LEN_MIN };
-        let rate = load.done as f64 / load.busy.as_secs_f64() / load.threads as f64;
+        let rate = self.loads.get(&holder).and_then(|load| Some(load.rate()? / load.threads as f64));
+        let Some(rate) = rate else { return CHUNK_LEN_MIN };
         let threads: usize = self.loads.values().map(|load| load.threads).sum();
         let most = left / (2 * threads.max(1) as u64);
         ((rate * CHUNK_TIME.as_secs_f64()) as u64).min(most).max(CHUNK_LEN_MIN).next_multiple_of(BLOCK_LEN as u64)
@@ -231,7 +239,7 @@ impl Flight {
     /// heterogeneous environments", 2008). On its own route it would but take room from what is under way there.
     fn last_elsewhere(&self, holder: Holder, now: Instant) -> Option<u64> {
         let own = self.loads.get(&holder)?;
-        let own_rate = own.rate(now)?;
+        let own_rate = own.rate_until(now)?;
         // Of each of the others: work of its chunks that were not looked at yet.
         let others = self.loads.iter().filter(|(_, load)| load.route != own.route && load.open > 0);
         let mut unseen: HashMap<Holder, u64> = others.map(|(other, load)| (*other, load.open)).collect();
@@ -242,7 +250,7 @@ impl Flight {
             }
             let (of, work) = (in_flight.first.hand.holder, in_flight.chunk.work());
             let Some(before) = unseen.get_mut(&of) else { continue };
-            let rate = self.loads.get(&of).and_then(|load| load.rate(now));
+            let rate = self.loads.get(&of).and_then(|load| load.rate_until(now));
             if let Some(rate) = rate.filter(|_| in_flight.may_be_repeated(now)) {
                 let (takes, would_take) = (*before as f64 / rate, own.work.saturating_add(work) as f64 / own_rate);
                 let is_worth_it = takes > 2.0 * would_take + REPEAT_ELSEWHERE_MIN.as_secs_f64();

@@ -252,25 +252,18 @@ impl Auto {
             *then = now.unwrap_or(*then);
         }
         let has_bbr = self.system == System::Bbr && changed.is_none();
-        if trip < LOSS_TRIP_MIN {
-            *is_over = true;
+        let is_short = trip < LOSS_TRIP_MIN;
+        let is_lossy = !is_short && losses.unqueued.is_at_least(LOSS_TEN_THOUSANDTHS_MIN);
+        *is_over |= is_short || is_lossy;
+        let (why, better) = match has_bbr {
             // The first stream was slow to come about.
-            if has_bbr {
-                state.leave_bbr_on_short_path();
+            true if is_short => return state.leave_bbr_on_short_path(),
+            true if !is_lossy && losses.queued.is_at_least(LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN) => {
+                (format!("more than the path carries ({:.2} %", losses.queued.percent()), CUBIC)
             }
-            return;
-        }
-        let (why, better) = if losses.unqueued.is_at_least(LOSS_TEN_THOUSANDTHS_MIN) {
-            *is_over = true;
-            (format!("lossy path ({:.2} %", losses.unqueued.percent()), BBR)
-        } else if has_bbr && losses.queued.is_at_least(LOSS_OVERFLOW_TEN_THOUSANDTHS_MIN) {
-            (format!("more than the path carries ({:.2} %", losses.queued.percent()), CUBIC)
-        } else {
-            return;
+            false if is_lossy => (format!("lossy path ({:.2} %", losses.unqueued.percent()), BBR),
+            _ => return,
         };
-        if has_bbr && better == BBR {
-            return;
-        }
         let why = format!("{path}{why} sent again, {} ms)", trip.as_millis());
         match state.change(better) {
             Ok(()) => tracing::info!("{why}: using {better}"),

@@ -48,8 +48,11 @@ impl Diag {
             (None, SocketAddr::V6(local)) => local.scope_id(),
             (None, SocketAddr::V4(_)) => 0,
         };
-        let asked = request(local, peer, interface, socket.cookie()?);
-        sendto(&self.0, &asked, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        self.ask(&request(local, peer, interface, socket.cookie()?))
+    }
+
+    fn ask(&self, request: &[u8]) -> io::Result<TcpInfo> {
+        sendto(&self.0, request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         let mut bytes = [0; REPLY_LEN_MAX];
         // The reply is there when the request was taken.
         let (len, _) = recv(&self.0, &mut bytes[..], RecvFlags::DONTWAIT)?;
@@ -184,26 +187,14 @@ mod tests {
         }
         assert_eq!(diag.of(&from).unwrap().sent, 1);
         let ends = [from.local_addr(), from.peer_addr()].map(|end| end.unwrap().as_socket().unwrap());
-        sendto(
-            &diag.0,
-            &request(ends[0], ends[1], 1, from.cookie().unwrap() + 1),
-            SendFlags::empty(),
-            &SocketAddrNetlink::new(0, 0),
-        )
-        .unwrap();
-        let mut bytes = [0; REPLY_LEN_MAX];
-        let (len, _) = recv(&diag.0, &mut bytes[..], RecvFlags::DONTWAIT).unwrap();
-        assert!(parse(&bytes[..len]).is_err());
+        assert!(diag.ask(&request(ends[0], ends[1], 1, from.cookie().unwrap() + 1)).is_err());
     }
 
     #[test]
     fn what_is_no_connection_is_an_error() {
         let diag = Diag::open().unwrap();
         let (here, there) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
-        sendto(&diag.0, &request(here, there, 0, 1), SendFlags::empty(), &SocketAddrNetlink::new(0, 0)).unwrap();
-        let mut bytes = [0; REPLY_LEN_MAX];
-        let (len, _) = recv(&diag.0, &mut bytes[..], RecvFlags::DONTWAIT).unwrap();
-        assert_eq!(parse(&bytes[..len]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(diag.ask(&request(here, there, 0, 1)).unwrap_err().kind(), io::ErrorKind::NotFound);
         let unconnected = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         assert_eq!(diag.of(&unconnected).unwrap_err().kind(), io::ErrorKind::NotConnected);
     }

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use parallel_transfer::client::{self, Watcher};
 use parallel_transfer::exit::Verdict;
-use parallel_transfer::net::congestion::Congestion;
 use parallel_transfer::net::dial::Dialer;
 use parallel_transfer::path::RemotePath;
 use parallel_transfer::progress::Progress;
@@ -107,11 +106,11 @@ pub(crate) fn watch(
         dry: if transfer.dry_run { Some(&tell) } else { None },
     };
     let done = work(&watcher);
-    // Where nothing had to be sent, nobody looked.
-    let changed = dialer.routes().iter().filter_map(|route| route.congestion().and_then(Congestion::look));
-    changed.for_each(|name| progress.note_congestion(name));
     if !dialer.is_local() {
-        progress.note_congestion(&transfer.reach.wire.congestion(progress.congestion()));
+        // Where nothing had to be sent, nobody looked.
+        let seen = dialer.routes().iter().filter_map(|route| route.congestion()?.look()).last();
+        let changed = seen.map(str::to_owned).or_else(|| progress.congestion());
+        progress.note_congestion(&transfer.reach.wire.congestion(changed));
     }
     *landed = place.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.and_then(|()| manifest.map_or(Ok(()), Manifest::finish))
